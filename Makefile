@@ -1,0 +1,27 @@
+# `make test` and `make demo` need Python >= 3.10 with pip, and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?=
+
+.PHONY: test demo lint clean
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+demo: $(VENV)/ready
+	$(BIN)/python -m examples.quickstart
+	$(BIN)/python -m examples.mars --if-found $(if $(DATA),--data "$(DATA)")
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

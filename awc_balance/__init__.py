@@ -1,0 +1,1 @@
+"""Balance multi-modal training in PyTorch."""

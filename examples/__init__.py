@@ -1,0 +1,1 @@
+"""Runnable examples: `quickstart` (seconds), `mars` (a real radar recording, minutes)."""
