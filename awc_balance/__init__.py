@@ -1,1 +1,22 @@
-"""Balance multi-modal training in PyTorch."""
+"""Balance multi-modal training in PyTorch.
+
+`ShapleyContribution` says which modality carries a model's prediction, `FisherDiagonal` how much each parameter of its
+encoders matters to the loss, and `AWCRegularizer` stands on both: it holds encoders back during an early learning
+window (AWC, arXiv 2501.05264), in three lines of a training loop of your own.
+"""
+
+from awc_balance.contributions import Contributions, ShapleyContribution, shapley_values
+from awc_balance.fisher import FisherDiagonal
+from awc_balance.grouping import kmeans_groups
+from awc_balance.regularizer import AWCRegularizer
+
+__all__ = [
+    "AWCRegularizer",
+    "Contributions",
+    "FisherDiagonal",
+    "ShapleyContribution",
+    "kmeans_groups",
+    "shapley_values",
+]
+
+__version__ = "0.1.0"

@@ -8,7 +8,8 @@ from torch import Tensor
 
 def joint_errors(prediction: Tensor, target: Tensor) -> Tensor:
     """Euclidean distance of every joint, `[..., joints]`, from poses `[..., joints, 3]`, in their unit."""
-    return torch.linalg.vector_norm(prediction - target, dim=-1)
+    errors: Tensor = torch.linalg.vector_norm(prediction - target, dim=-1)
+    return errors
 
 
 def mpjpe(prediction: Tensor, target: Tensor) -> Tensor:
@@ -42,7 +43,8 @@ def procrustes(prediction: Tensor, target: Tensor) -> Tensor:
     rotation = left @ (signs.unsqueeze(-1) * right)
     spread = moved.square().sum(dim=(-2, -1))
     scale = torch.where(spread > 0, (singular * signs).sum(-1) / spread.where(spread > 0, 1.0), 0.0)
-    return scale[..., None, None] * (moved @ rotation.mT) + centre
+    aligned: Tensor = scale[..., None, None] * (moved @ rotation.mT) + centre
+    return aligned
 
 
 def pa_mpjpe(prediction: Tensor, target: Tensor) -> Tensor:

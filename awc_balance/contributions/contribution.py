@@ -1,0 +1,201 @@
+"""Contributions of modalities, measured on batches: `ShapleyContribution`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import reduce
+from typing import Any
+
+import torch
+from scipy.special import stdtrit  # scipy comes with scikit-learn
+from torch import Tensor, nn
+
+from awc_balance.batches import Progress, Step, default_step, device_of, iterate, predict, to_device
+from awc_balance.contributions.features import Feature, Features
+from awc_balance.contributions.profits import Profit, ProfitFunction, Statistics, as_profit
+from awc_balance.contributions.result import Contributions
+from awc_balance.contributions.shapley import check_count, coalitions, shapley_values
+from awc_balance.encoders import check_encoders, check_model
+from awc_balance.preserve import measuring
+
+FOLDS = 20
+"""Batches are dealt to this many folds; the interval is the jackknife over them."""
+
+Folds = list[Statistics | None]
+
+
+class ShapleyContribution:
+    """How much each modality contributes to a model's predictions: the Shapley value of a profit.
+
+    phi_m = sum over coalitions S without m of |S|! (M-|S|-1)! / M! * (v(S + m) - v(S)), where v(S) is the profit of
+    predicting with the features of the modalities outside S set to zero (AWC, arXiv 2501.05264, Section 3.2). The
+    encoders run once per batch; whatever the model does after them is run again for each of the 2^M coalitions. The
+    model is measured in evaluation mode and left exactly as it was. Contributions sum to v(grand) - v(empty).
+
+    Args:
+        model: Any module.
+        encoders: The part of the model that belongs to each modality, 1 to 16 of them. An encoder puts out a tensor
+            or nested tuples, lists and dicts of tensors, and may be called more than once. Masks and indices, which
+            are boolean or integer, are not zeroed.
+        profit: "pearson": correlation per output coordinate over all samples seen (regression; 0 for a constant
+            prediction or target); "pearson_per_batch": the same along each batch, averaged over batches, as in the
+            paper; "negative_mse"; "negative_cross_entropy" and "accuracy" for classes; or a function
+            (prediction, target) of a batch, higher being better, averaged over batches.
+        step: `step(model, batch) -> (prediction, target)` says how to read a batch. The default takes a pair
+            (inputs, target) and calls `model(inputs)`.
+        head: `head(features) -> prediction`, from a dict of features by modality, if running the model itself
+            again is not wanted. A modality whose encoder is called more than once has a tuple of features.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If encoders share parameters or are not part of the model, or a profit is unknown.
+
+    Example:
+        >>> model = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(2, 4), "head": nn.Linear(4, 1)})
+        >>> def step(model, batch):
+        ...     a, b, target = batch
+        ...     return model["head"](model["a"](a) + model["b"](b)), target
+        >>> contribution = ShapleyContribution(model, {"a": model["a"], "b": model["b"]}, step=step)
+        >>> result = contribution.evaluate([(torch.randn(8, 3), torch.randn(8, 2), torch.randn(8, 1))])
+        >>> sorted(result)
+        ['a', 'b']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        encoders: Mapping[str, nn.Module],
+        profit: str | Profit | ProfitFunction = "pearson",
+        *,
+        step: Step | None = None,
+        head: Callable[[dict[str, Feature]], Tensor] | None = None,
+    ) -> None:
+        """See the class."""
+        self._model = check_model(model)
+        self._encoders = check_encoders(encoders, self._model)
+        check_count(len(self._encoders))
+        self._profit = as_profit(profit)
+        self._step = step or default_step
+        self._head = head
+        self._coalitions = coalitions(list(self._encoders))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches seen."""
+        self._folds: Folds = [None] * FOLDS
+        self._batches = 0
+
+    def update(self, batch: Any) -> None:  # noqa: ANN401
+        """Measure the model as it is now on one batch, and add that to what was measured before.
+
+        Args:
+            batch: What `step` reads.
+
+        Raises:
+            RuntimeError: If an encoder does not run.
+            TypeError: If the prediction is not a tensor, or a feature holds none.
+            ValueError: If prediction and target do not fit the profit, or a prediction is not finite. Nothing of
+                the batch is kept then.
+        """
+        with measuring(self._model):
+            self._add(self._folds, self._batches, batch)
+        self._batches += 1
+
+    def compute(self) -> Contributions:
+        """The contributions over all batches since the last `reset`.
+
+        Raises:
+            RuntimeError: If there was no batch.
+        """
+        if not self._batches:
+            raise RuntimeError("`compute` needs at least one batch. Got none. Call update(batch) before it.")
+        return self._summary(self._folds)
+
+    def evaluate(self, loader: Iterable[Any], *, progress: Progress | None = None) -> Contributions:
+        """The contributions over a whole loader, apart from anything given to `update`.
+
+        Args:
+            loader: The batches.
+            progress: A wrapper that shows progress, such as `tqdm.tqdm`.
+
+        Raises:
+            ValueError: If the loader is empty, and as `update`.
+        """
+        folds: Folds = [None] * FOLDS
+        with measuring(self._model, loader):
+            for number, batch in enumerate(iterate(loader, progress)):
+                self._add(folds, number, batch)
+        return self._summary(folds)
+
+    @torch.no_grad()
+    def _add(self, folds: Folds, number: int, batch: Any) -> None:  # noqa: ANN401
+        """Add the statistics of a batch to the fold that is its turn."""
+        if self._step is default_step:
+            batch = to_device(batch, device_of(self._model))  # once, not once per coalition
+        features = Features(self._encoders)
+        with features.recorded():
+            target = predict(self._step, self._model, batch)[1]
+        measured = [
+            self._profit.measure(self._predict(features, coalition, batch), target) for coalition in self._coalitions
+        ]
+        statistics = tuple(torch.stack(parts) for parts in zip(*measured, strict=True))
+        self._check_finite(statistics, number)
+        before = folds[number % FOLDS]
+        folds[number % FOLDS] = statistics if before is None else self._profit.merge(before, statistics)
+
+    def _predict(self, features: Features, coalition: frozenset[str], batch: Any) -> Tensor:  # noqa: ANN401
+        if self._head is not None:
+            prediction = self._head(features.of(coalition))
+        else:
+            with features.replayed(coalition):
+                prediction = predict(self._step, self._model, batch)[0]
+        if not isinstance(prediction, Tensor) or prediction.dim() == 0 or len(prediction) == 0:
+            got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
+            raise TypeError(
+                f"A prediction should be a tensor of at least one sample, [batch, ...]. Got {got}. "
+                "Let `step` return the tensor to be compared with the target."
+            )
+        return prediction
+
+    def _check_finite(self, statistics: Statistics, batch: int) -> None:
+        finite = torch.stack([part.isfinite().reshape(len(part), -1).all(1) for part in statistics]).all(0).tolist()
+        if not all(finite):
+            coalition = self._coalitions[finite.index(False)]
+            raise ValueError(
+                f"Predictions, targets and profits should be finite. In batch {batch}, predicting from "
+                f"{', '.join(sorted(coalition)) or 'no modality'}, one is nan or infinite. "
+                "Look for the cause in the inputs, the target or the parameters."
+            )
+
+    def _summary(self, folds: Folds) -> Contributions:
+        filled = [fold for fold in folds if fold is not None]
+        profits = self._profit.value(reduce(self._profit.merge, filled))
+        values = shapley_values(profits)
+        low, high = self._interval(filled, _mean(values))
+        modalities = list(self._encoders)
+        return Contributions(
+            values_by_modality=dict(zip(modalities, _mean(values).tolist(), strict=True)),
+            per_output=dict(zip(modalities, values.cpu(), strict=True)),
+            intervals=None
+            if len(filled) < 2
+            else dict(zip(modalities, zip(low.tolist(), high.tolist(), strict=True), strict=True)),
+            profits=dict(zip(self._coalitions, _mean(profits).tolist(), strict=True)),
+        )
+
+    def _interval(self, folds: list[Statistics], values: Tensor) -> tuple[Tensor, Tensor]:
+        """The delete-one jackknife over folds. Efron and Tibshirani (1993), "An introduction to the bootstrap", 11."""
+        count = len(folds)
+        if count < 2:
+            return values, values
+        without = [
+            _mean(shapley_values(self._profit.value(reduce(self._profit.merge, folds[:i] + folds[i + 1 :]))))
+            for i in range(count)
+        ]
+        error = ((count - 1) * torch.stack(without).var(0, correction=0)).sqrt()
+        margin = float(stdtrit(count - 1, 0.975)) * error
+        return values - margin, values + margin
+
+
+def _mean(values: Tensor) -> Tensor:
+    """Over output coordinates."""
+    return values.reshape(len(values), -1).mean(1)

@@ -1,0 +1,141 @@
+"""Record what the encoders put out in one run of a model, and run the rest of the model again without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from awc_balance.nested import tree_leaves, tree_map
+
+Feature: TypeAlias = Any
+"""A tensor, or tuples, lists and dicts of tensors."""
+
+
+class Features:
+    """The features of every modality in one run of a model.
+
+    Args:
+        encoders: One module per modality; containers such as `nn.ModuleList` stand for the modules in them.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
+        """See the class."""
+        self._modules = {modality: _callable_parts(encoder) for modality, encoder in encoders.items()}
+        self._outputs: dict[nn.Module, list[Feature]] = {}
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Keep the output of every call of every encoder while the model runs.
+
+        Raises:
+            RuntimeError: If an encoder did not run.
+            TypeError: If an encoder put out something that holds no tensor, or that hides tensors.
+        """
+        self._outputs = {module: [] for modules in self._modules.values() for module in modules}
+
+        def record(module: nn.Module, inputs: object, output: Feature) -> None:  # noqa: ARG001
+            self._outputs[module].append(_copy(output))  # the model may go on to change its output in place
+
+        with ExitStack() as stack:
+            for module in self._outputs:
+                stack.callback(module.register_forward_hook(record).remove)
+            yield
+        for modality, modules in self._modules.items():
+            self._check(modality, [output for module in modules for output in self._outputs[module]])
+
+    @contextmanager
+    def replayed(self, coalition: Collection[str]) -> Iterator[None]:
+        """Let every call of an encoder return its recorded feature, zeroed for modalities outside the coalition."""
+        with ExitStack() as stack:
+            for modality, modules in self._modules.items():
+                take = _copy if modality in coalition else zeroed
+                for module in modules:
+                    stack.enter_context(_replaced(module, modality, self._outputs[module], take))
+            yield
+
+    def of(self, coalition: Collection[str]) -> dict[str, Feature]:
+        """The feature by modality, zeroed outside the coalition; a tuple where an encoder ran more than once."""
+        features = {}
+        for modality, modules in self._modules.items():
+            take = _copy if modality in coalition else zeroed
+            calls = tuple(take(output) for module in modules for output in self._outputs[module])
+            features[modality] = calls[0] if len(calls) == 1 else calls
+        return features
+
+    @staticmethod
+    def _check(modality: str, outputs: list[Feature]) -> None:
+        if not outputs:
+            raise RuntimeError(
+                f"Every encoder should run when the model predicts. The encoder of `{modality}` was not called. "
+                "Name the module whose forward() the model calls."
+            )
+        leaves = [leaf for output in outputs for leaf in tree_leaves(output)]
+        hidden = {
+            type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor | bool | int | float | str | None)
+        }
+        if hidden or not any(isinstance(leaf, Tensor) for leaf in leaves):
+            got = ", ".join(sorted(hidden)) or "no tensor"
+            raise TypeError(
+                "A feature should be a tensor or nested tuples, lists and dicts of tensors. "
+                f"The encoder of `{modality}` put out {got}. Name a module inside it that puts out tensors."
+            )
+
+
+def zeroed(feature: Feature) -> Feature:
+    """The feature with zeros for its numbers; masks and indices, which are boolean or integer, stay."""
+    return tree_map(
+        lambda leaf: torch.zeros_like(leaf) if _is_numeric(leaf) else leaf,
+        feature,
+    )
+
+
+def _copy(feature: Feature) -> Feature:
+    return tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, feature)
+
+
+def _is_numeric(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+def _callable_parts(encoder: nn.Module) -> list[nn.Module]:
+    """The modules that a model calls: containers without a forward of their own stand for their children."""
+    if isinstance(encoder, nn.ModuleList | nn.ModuleDict):
+        return [part for child in encoder.children() for part in _callable_parts(child)]
+    return [encoder]
+
+
+@contextmanager
+def _replaced(
+    module: nn.Module, modality: str, outputs: list[Feature], take: Callable[[Feature], Feature]
+) -> Iterator[None]:
+    """Let calls of the module return `take` of the recorded outputs, in order, instead of running it."""
+    calls = 0
+
+    def forward(*args: object, **kwargs: object) -> Feature:  # noqa: ARG001
+        nonlocal calls
+        calls += 1
+        if calls > len(outputs):
+            raise RuntimeError(
+                "An encoder should be called equally often whichever modalities are present. "
+                f"The encoder of `{modality}` was called more than {len(outputs)} times. "
+                "Give the part after the encoders as head=."
+            )
+        return take(outputs[calls - 1])
+
+    def override(module: nn.Module, inputs: object, output: Feature) -> Feature:  # noqa: ARG001
+        return take(outputs[calls - 1])  # the recorded feature is what the user's own hooks left of it
+
+    own = vars(module).get("forward")
+    hook = module.register_forward_hook(override)
+    module.forward = forward
+    try:
+        yield
+    finally:
+        hook.remove()
+        del module.forward
+        if own is not None:
+            module.forward = own

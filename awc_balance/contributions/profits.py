@@ -1,0 +1,169 @@
+"""Profits: the worth of a coalition's prediction, accumulated over batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from awc_balance.contributions.moments import Moments, correlation, merge_moments, moments
+
+Statistics: TypeAlias = tuple[Tensor, ...]
+ProfitFunction: TypeAlias = Callable[[Tensor, Any], Tensor]
+
+
+class Profit(ABC):
+    """The worth of a coalition's prediction, higher being better, accumulated over batches.
+
+    The statistics of a batch are a tuple of float64 tensors that all have the shape of the profit: the output's,
+    or `()` where all outputs have one profit together. `merge` and `value` work element by element.
+    """
+
+    @abstractmethod
+    def measure(self, prediction: Tensor, target: Any) -> Statistics:  # noqa: ANN401
+        """The statistics of one batch."""
+
+    @abstractmethod
+    def merge(self, first: Statistics, second: Statistics) -> Statistics:
+        """The statistics of the samples of both."""
+
+    @abstractmethod
+    def value(self, statistics: Statistics) -> Tensor:
+        """The profit of every output."""
+
+
+class Pearson(Profit):
+    """Correlation of prediction and target over all samples seen, per output coordinate."""
+
+    def measure(self, prediction: Tensor, target: Any) -> Statistics:  # noqa: ANN401
+        """Means, variances and covariances, whatever the dtype in float64."""
+        return moments(*_same_shape(prediction, target))
+
+    def merge(self, first: Statistics, second: Statistics) -> Statistics:
+        """Moments of the samples of both."""
+        return merge_moments(Moments(*first), Moments(*second))
+
+    def value(self, statistics: Statistics) -> Tensor:
+        """Correlation per coordinate; 0 where the prediction or the target is constant."""
+        return correlation(Moments(*statistics))
+
+
+class MeanProfit(Profit):
+    """Mean over the batches, weighted by their size, of a function of one batch.
+
+    Args:
+        function: From (prediction, target) of a batch to one profit, or to one per output coordinate.
+    """
+
+    def __init__(self, function: ProfitFunction) -> None:
+        """See the class."""
+        self.function = function
+
+    def measure(self, prediction: Tensor, target: Any) -> Statistics:  # noqa: ANN401
+        """The number of samples, and the profit of this batch times that number."""
+        worth = self.function(prediction, target)
+        if not isinstance(worth, Tensor):
+            worth = torch.as_tensor(worth)
+        worth = worth.detach().double()
+        count = torch.full_like(worth, len(prediction))
+        return count, worth * count
+
+    def merge(self, first: Statistics, second: Statistics) -> Statistics:
+        """Sums of both."""
+        return tuple(a + b for a, b in zip(first, second, strict=True))
+
+    def value(self, statistics: Statistics) -> Tensor:
+        """Mean per sample."""
+        count, total = statistics
+        return total / count
+
+
+def pearson(prediction: Tensor, target: Tensor) -> Tensor:
+    """Correlation along the batch dimension, for every output coordinate, in float64.
+
+    0 where the prediction or the target does not vary by more than the rounding of its dtype, and for a batch of
+    one: a collapsed prediction carries nothing, and is never nan.
+
+    Args:
+        prediction: `[batch, ...]`, any floating dtype.
+        target: The same shape.
+
+    Returns:
+        Correlations of the shape `[...]` of one output.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> pearson(torch.tensor([[1.0, 5.0], [2.0, 5.0]]), torch.tensor([[3.0, 1.0], [9.0, 2.0]]))
+        tensor([1., 0.], dtype=torch.float64)
+    """
+    return correlation(moments(*_same_shape(prediction, target)))
+
+
+def negative_mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Negative mean squared error of every output coordinate, in the target's unit squared."""
+    prediction, target = _same_shape(prediction, target)
+    return -(prediction.double() - target.double()).square().mean(0)
+
+
+def negative_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
+    """Negative mean cross-entropy in nats, of logits `[batch, classes, ...]` and class numbers (or probabilities)."""
+    return -F.cross_entropy(prediction.double(), target.double() if target.is_floating_point() else target)
+
+
+def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
+    """Share of samples whose highest logit is the class: logits `[batch, classes, ...]`, class numbers."""
+    if prediction.dim() < 2 or prediction[:, 0].shape != target.shape:
+        raise ValueError(
+            "Accuracy needs logits [batch, classes, ...] and class numbers [batch, ...]. "
+            f"Got {tuple(prediction.shape)} and {tuple(target.shape)}. Let `step` return that pair."
+        )
+    return (prediction.argmax(1) == target).double().mean()
+
+
+PROFITS: dict[str, Callable[[], Profit]] = {
+    "pearson": Pearson,
+    "pearson_per_batch": lambda: MeanProfit(pearson),
+    "negative_mse": lambda: MeanProfit(negative_mse),
+    "negative_cross_entropy": lambda: MeanProfit(negative_cross_entropy),
+    "accuracy": lambda: MeanProfit(accuracy),
+}
+
+
+def as_profit(profit: str | Profit | ProfitFunction) -> Profit:
+    """The profit of that name, or that a function of one batch defines.
+
+    Raises:
+        ValueError: If no profit has that name.
+        TypeError: If it is neither a name, nor a `Profit`, nor callable.
+    """
+    if isinstance(profit, Profit):
+        return profit
+    if isinstance(profit, str):
+        if profit not in PROFITS:
+            names = ", ".join(map(repr, PROFITS))
+            raise ValueError(f"`profit` should be one of {names}. Got {profit!r}. Or pass a function of your own.")
+        return PROFITS[profit]()
+    if callable(profit):
+        return MeanProfit(profit)
+    raise TypeError(
+        f"`profit` should be a name or a function. Got {type(profit).__name__}. "
+        "Pass a function (prediction, target) -> profit, higher being better."
+    )
+
+
+def _same_shape(prediction: Tensor, target: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Both, once they are known to fit together."""
+    if not isinstance(target, Tensor) or prediction.shape != target.shape:
+        got = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
+        raise ValueError(
+            "Prediction and target should have the same shape [batch, ...]. "
+            f"Got {tuple(prediction.shape)} and {got}. Let `step` return them alike, "
+            "or choose another profit ('negative_cross_entropy' or 'accuracy' for classes)."
+        )
+    return prediction.detach(), target.detach()

@@ -1,0 +1,264 @@
+"""Fisher diagonals of encoders: `FisherDiagonal`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from awc_balance.batches import Progress, Step, default_step, iterate, split_samples
+from awc_balance.checks import check_choice, check_count
+from awc_balance.encoders import check_encoders, check_model, parameters_by_modality
+from awc_balance.fisher.estimates import CorrectedBatches, Estimate, MeanSquare
+from awc_balance.fisher.gradients import Key, Measured, as_dense, collect, gradients, refuse_non_finite
+from awc_balance.fisher.objective import Criterion, Objective
+from awc_balance.fisher.per_sample import PerSample
+from awc_balance.preserve import Mode, measuring
+
+Form: TypeAlias = Literal["per_sample", "per_batch", "corrected"]
+
+Diagonal: TypeAlias = dict[str, dict[str, Tensor]]
+"""By modality and parameter name, shaped like the parameters, float32 or better."""
+
+
+class FisherDiagonal:
+    """The diagonal of the empirical Fisher information of every encoder: the mean squared gradient of the loss.
+
+    F_ii = 1/|D| sum over x in D of (dL_x / dtheta_i)^2 (AWC, arXiv 2501.05264, Eq. 8), with L_x the loss of one
+    sample. Three forms:
+
+    - "per_sample": the equation as written. Exact, with the model in evaluation mode.
+    - "per_batch": the mean over batches of the squared gradient of the *batch mean*, as much public code has it.
+      Smaller by up to the batch size, and it exaggerates modalities whose samples agree. Beware: an alpha that was
+      tuned for one form is void for the other.
+    - "corrected": an estimate of "per_sample" from the gradients of whole batches and their spread. Any layer, at
+      the price of a backward pass per batch.
+
+    F has the squared unit of the loss: from metres to millimetres it grows by a million.
+
+    Args:
+        encoders: One module per modality.
+        form: See above.
+        samples: How many samples `estimate` reads at most; whole batches for the two batch forms. None: all.
+        mode: "eval" measures in evaluation mode; "current" leaves dropout and batch norm as they are set, for the
+            batch forms only, since one sample has no batch statistics.
+        chunk_size: Samples to vectorise over at once in "per_sample"; None chooses by memory.
+
+    Raises:
+        TypeError: If `encoders` is not a mapping of modules.
+        ValueError: If encoders share parameters, or an option is not one of those above.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+        >>> fisher = FisherDiagonal({"table": model[0]})
+        >>> batch = (torch.randn(8, 3), torch.randn(8, 1))
+        >>> diagonal = fisher.estimate([batch], model, nn.functional.mse_loss)
+        >>> diagonal["table"]["weight"].shape
+        torch.Size([4, 3])
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        form: Form = "per_sample",
+        *,
+        samples: int | None = None,
+        mode: Mode = "eval",
+        chunk_size: int | None = None,
+    ) -> None:
+        """See the class."""
+        self.encoders = check_encoders(encoders)
+        check_choice("form", form, get_args(Form))
+        check_choice("mode", mode, get_args(Mode))
+        if form == "per_sample" and mode == "current":
+            raise ValueError(
+                "mode='current' needs the gradients of whole batches. Got form='per_sample'. "
+                "Use form='corrected', or mode='eval'."
+            )
+        for name, value in {"samples": samples, "chunk_size": chunk_size}.items():
+            if value is not None:
+                check_count(name, value, 1)
+        self.form = form
+        self.samples = samples
+        self.mode = mode
+        self.chunk_size = chunk_size
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything measured."""
+        self._estimate = self._empty()
+        self._reached: set[str] = set()
+
+    def update(self, batch_size: int | None = None) -> None:
+        """Take in the `.grad` of the encoders as `loss.backward()` left it, for the two batch forms.
+
+        Call it before gradients are clipped, and after they are unscaled if they were scaled. The parameters move
+        from step to step, so this estimates F along the way rather than at one point.
+
+        Args:
+            batch_size: Samples behind this gradient, over all accumulated batches and devices. "corrected" needs
+                it.
+
+        Raises:
+            RuntimeError: If no encoder has a gradient, or the form is "per_sample".
+            ValueError: If a gradient is not finite (what was measured before stays), or `batch_size` is missing.
+        """
+        if self.form == "per_sample":
+            raise RuntimeError(
+                "`update` knows the gradient of the batch only. Got form='per_sample'. "
+                "Use form='corrected', or estimate(loader, ...)."
+            )
+        if batch_size is None and self.form == "corrected":
+            raise ValueError("form='corrected' needs the number of samples. Got None. Call update(batch_size=...).")
+        if batch_size is not None:
+            check_count("batch_size", batch_size, 1)
+        parameters = self._trainable()
+        values, reached = collect(parameters, (parameter.grad for parameter in parameters.values()))
+        if not reached:
+            raise RuntimeError(
+                "`update` reads the gradients of the encoders. Got none. Call it after loss.backward() and before "
+                "optimizer.zero_grad()."
+            )
+        measured = Measured(values, batch_size or 1, None, reached)
+        refuse_non_finite(measured, "this step")
+        self._add(self._estimate, measured)
+        self._reached |= reached
+
+    def compute(self) -> Diagonal:
+        """The Fisher diagonals by modality and parameter name; zeros for frozen parameters.
+
+        Raises:
+            RuntimeError: If too little was measured, or no gradient ever reached an encoder.
+        """
+        return self._compute(self._estimate, self._reached)
+
+    def trace(self) -> dict[str, float]:
+        """The sum of each modality's Fisher diagonal."""
+        return trace(self.compute())
+
+    def estimate(
+        self,
+        loader: Iterable[Any],
+        model: nn.Module,
+        criterion: Criterion,
+        *,
+        step: Step | None = None,
+        progress: Progress | None = None,
+    ) -> Diagonal:
+        """Measure the Fisher diagonals at the present parameters, in one pass over a loader.
+
+        Nothing of the model's is changed: `.grad`, batch-norm statistics, training flags and random state are as
+        before.
+
+        Args:
+            loader: The batches.
+            model: The model that the encoders are part of.
+            criterion: `criterion(prediction, target)`, the mean loss over the samples of a batch.
+            step: `step(model, batch) -> (prediction, target)`; see `ShapleyContribution`.
+            progress: A wrapper that shows progress, such as `tqdm.tqdm`.
+
+        Returns:
+            What `compute` gives from now on.
+
+        Raises:
+            RuntimeError: If no gradient reaches an encoder, or there are too few batches.
+            ValueError: If all encoders are frozen, the loader is empty, or a loss or gradient is not finite. What
+                was measured before stays then.
+        """
+        model = check_model(model)
+        check_encoders(self.encoders, model)
+        measure = self._measure(Objective(model, criterion, step or default_step))
+        estimate, reached, seen = self._empty(), set[str](), 0
+        with measuring(model, loader, self.mode), _differentiable_rnns(model):
+            for number, batch in enumerate(iterate(loader, progress)):
+                measured = measure(self._first(batch, seen))
+                refuse_non_finite(measured, f"batch {number}")
+                self._add(estimate, measured)
+                reached |= measured.reached
+                seen += measured.samples
+                if self.samples is not None and seen >= self.samples:
+                    break
+        diagonal = self._compute(estimate, reached)
+        self._estimate, self._reached = estimate, reached
+        return diagonal
+
+    def _empty(self) -> Estimate:
+        return CorrectedBatches() if self.form == "corrected" else MeanSquare()
+
+    def _add(self, estimate: Estimate, measured: Measured) -> None:
+        """Take a batch into an estimate: a sum of squares over samples, or the gradients of the batch mean."""
+        if self.form == "per_batch":
+            estimate.add({key: gradient.square() for key, gradient in measured.values.items()}, 1)
+        else:
+            estimate.add(measured.values, measured.samples)
+
+    def _measure(self, objective: Objective) -> Callable[[Any], Measured]:
+        """What is read off one batch in a pass."""
+        parameters = self._trainable()
+        if self.form == "per_sample":
+            return PerSample(objective, parameters, self.chunk_size).measure
+
+        def measure(batch: Any) -> Measured:  # noqa: ANN401
+            loss, samples = objective.with_count(batch)
+            values, reached = gradients(loss, parameters)
+            return Measured(values, samples, loss.detach(), reached)
+
+        return measure
+
+    def _first(self, batch: Any, seen: int) -> Any:  # noqa: ANN401
+        """The samples of a batch that are still wanted; the batch forms take whole batches."""
+        if self.samples is None or self.form != "per_sample":
+            return batch
+        _, leaves, rebuild = split_samples(batch)
+        return rebuild([leaf[: self.samples - seen] for leaf in leaves])
+
+    def _compute(self, estimate: Estimate, reached: set[str]) -> Diagonal:
+        values = estimate.result()
+        missed = {modality for modality, _ in values} - reached
+        if missed:
+            raise RuntimeError(
+                f"The loss should depend on every encoder. No gradient reached {', '.join(sorted(missed))}. "
+                "Name modules that the model calls, or freeze them with requires_grad_(False)."
+            )
+        return {
+            modality: {
+                name: values[modality, name] if (modality, name) in values else as_dense(None, parameter)
+                for name, parameter in named.items()
+            }
+            for modality, named in parameters_by_modality(self.encoders).items()
+        }
+
+    def _trainable(self) -> dict[Key, nn.Parameter]:
+        parameters = {
+            (modality, name): parameter
+            for modality, named in parameters_by_modality(self.encoders).items()
+            for name, parameter in named.items()
+            if parameter.requires_grad
+        }
+        if not parameters:
+            raise ValueError(
+                "At least one encoder should have parameters that require a gradient. "
+                f"All of {', '.join(self.encoders)} are frozen. Call requires_grad_() on what is to be trained."
+            )
+        return parameters
+
+
+def trace(diagonal: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
+    """The sum of each modality's Fisher diagonal."""
+    return {
+        modality: sum(float(values.sum(dtype=torch.float64)) for values in named.values())
+        for modality, named in diagonal.items()
+    }
+
+
+@contextmanager
+def _differentiable_rnns(model: nn.Module) -> Iterator[None]:
+    """Let recurrent layers be differentiated in evaluation mode, which cuDNN cannot."""
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    else:
+        yield

@@ -1,0 +1,74 @@
+"""Gradients of a loss by parameter, in float32 or better, leaving `.grad` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+Key: TypeAlias = tuple[str, str]
+"""Modality, and name of the parameter inside its encoder."""
+
+Gradients: TypeAlias = dict[Key, Tensor]
+"""Shaped like the parameters, float32 or better."""
+
+
+class Measured(NamedTuple):
+    """What one batch says about the Fisher diagonal."""
+
+    values: Gradients
+    """The gradients of the mean loss, or sums of squared gradients."""
+    samples: int
+    loss: Tensor | None
+    reached: set[str]
+    """The modalities whose parameters the loss depends on."""
+
+
+def gradients(loss: Tensor, parameters: Mapping[Key, nn.Parameter]) -> tuple[Gradients, set[str]]:
+    """The gradients of a scalar loss, zeros where it does not depend on a parameter, and the modalities reached."""
+    found: tuple[Tensor | None, ...] = (None,) * len(parameters)
+    if loss.requires_grad:
+        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return collect(parameters, found)
+
+
+def collect(parameters: Mapping[Key, nn.Parameter], found: Iterable[Tensor | None]) -> tuple[Gradients, set[str]]:
+    """The found gradients as dense tensors, zeros for missing ones, and the modalities that have any."""
+    named = dict(zip(parameters, found, strict=True))
+    values = {key: as_dense(gradient, parameters[key]) for key, gradient in named.items()}
+    return values, {modality for (modality, _), gradient in named.items() if gradient is not None}
+
+
+def as_dense(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:
+    """A dense copy in float32 or better of a gradient that may be sparse, low in precision or missing."""
+    if gradient is None:
+        return at_least_float32(torch.zeros_like(parameter, requires_grad=False))
+    dense = gradient.detach().to_dense() if gradient.layout != torch.strided else gradient.detach().clone()
+    return at_least_float32(dense)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in its own dtype if that is finer: squares of half-precision gradients underflow."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def refuse_non_finite(measured: Measured, where: str) -> None:
+    """Raise if a loss or a gradient is nan or infinite, naming the batch or step as `where` has it.
+
+    Raises:
+        ValueError: With the modalities and parameters concerned.
+    """
+    bad = [f"`{key[0]}` ({key[1]})" for key, value in measured.values.items() if not bool(value.isfinite().all())]
+    loss = measured.loss
+    if not bad and (loss is None or bool(loss.isfinite())):
+        return
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    raise ValueError(
+        f"Loss and gradients should be finite. In {where} "
+        + (f"the loss is {float(loss):g}" if loss is not None else "")
+        + (" and " if loss is not None and bad else "")
+        + (f"the gradient of {', '.join(bad[:5])}{more} is nan or infinite" if bad else "")
+        + ". Look for the cause in the batch or the parameters; what was measured before is kept."
+    )

@@ -1,0 +1,126 @@
+"""Squared gradients of the loss of single samples."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from awc_balance.batches import split_samples
+from awc_balance.fisher.gradients import Gradients, Key, Measured, at_least_float32, gradients
+from awc_balance.fisher.objective import Objective
+
+CHUNK_ELEMENTS = 2**25
+"""Elements of per-sample gradients held at once if no chunk size is given: 128 MiB of float32."""
+
+CHECKED = 2
+"""Samples whose vectorised gradients are compared with autograd's."""
+
+Samples: TypeAlias = list[Tensor]
+Rebuild: TypeAlias = Callable[[Samples], Any]
+Found: TypeAlias = tuple[Gradients, Tensor]
+"""Gradients `[samples, ...]` and losses `[samples]`."""
+Find: TypeAlias = Callable[[Samples, Rebuild], Found]
+
+
+class PerSample:
+    """Sums of squared per-sample gradients, vectorised over samples where `torch.func` can, else one at a time.
+
+    Before the vectorised gradients are relied on, those of the first samples are compared with autograd's.
+
+    Args:
+        objective: The loss.
+        parameters: The parameters to differentiate by.
+        chunk_size: Samples to vectorise over at once; None chooses by memory.
+    """
+
+    def __init__(self, objective: Objective, parameters: Mapping[Key, nn.Parameter], chunk_size: int | None) -> None:
+        """See the class."""
+        self._objective = objective
+        self._parameters = dict(parameters)
+        own = {id(parameter): name for name, parameter in objective.named_parameters()}
+        self._names = {key: own[id(parameter)] for key, parameter in self._parameters.items()}
+        elements = sum(parameter.numel() for parameter in self._parameters.values())
+        self._chunk = chunk_size or max(1, CHUNK_ELEMENTS // max(elements, 1))
+        self._find: Find | None = None
+        self._reached: set[str] = set()
+
+    def measure(self, batch: Any) -> Measured:  # noqa: ANN401
+        """The sums of squared gradients over the samples of a batch."""
+        count, samples, rebuild = split_samples(batch)
+        if self._find is None:
+            self._find = self._fastest([leaf[:CHECKED] for leaf in samples], rebuild)
+        chunk = 1 if self._find == self._one_by_one else self._chunk
+        total: Gradients = {}
+        losses: list[Tensor] = []
+        for start in range(0, count, chunk):
+            found, loss = self._find([leaf[start : start + chunk] for leaf in samples], rebuild)
+            losses.append(loss)
+            for key, gradient in found.items():
+                square = gradient.square().sum(0)
+                total[key] = total[key].add_(square) if key in total else square
+        # Vectorised gradients are zeros, not None, where there is no dependence.
+        doubtful = {key: value for key, value in total.items() if key[0] not in self._reached}
+        self._reached |= {modality for (modality, _), value in doubtful.items() if bool(value.any())}
+        return Measured(total, count, torch.cat(losses).mean(), self._reached)
+
+    def _one_by_one(self, samples: Samples, rebuild: Rebuild) -> Found:
+        """By autograd."""
+        found, losses = [], []
+        for i in range(len(samples[0])):
+            loss = self._objective(rebuild([leaf[i : i + 1] for leaf in samples]))
+            gradient, reached = gradients(loss, self._parameters)
+            self._reached |= reached
+            found.append(gradient)
+            losses.append(loss.detach())
+        return {key: torch.stack([g[key] for g in found]) for key in self._parameters}, torch.stack(losses)
+
+    @torch.no_grad()  # or the gradients would keep a graph to the parameters that are not differentiated
+    def _vectorised(self, samples: Samples, rebuild: Rebuild) -> Found:
+        """By `vmap(grad)`."""
+
+        def objective(values: dict[str, Tensor], *sample: Tensor) -> Tensor:
+            batch = rebuild([leaf.unsqueeze(0) for leaf in sample])
+            loss: Tensor = functional_call(self._objective, values, (batch,))
+            return loss
+
+        values = {own: self._parameters[key].detach() for key, own in self._names.items()}
+        in_dims = (None, *(0 for _ in samples))
+        with warnings.catch_warnings():
+            # An operation without a batching rule is run sample by sample inside, which is slower but right.
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            found, losses = vmap(grad_and_value(objective), in_dims, randomness="different")(values, *samples)
+        return {key: at_least_float32(found[own]) for key, own in self._names.items()}, losses
+
+    def _fastest(self, samples: Samples, rebuild: Rebuild) -> Find:
+        """The fastest way that is right for these samples."""
+        exact, _ = self._one_by_one(samples, rebuild)
+        try:
+            fast, _ = self._vectorised(samples, rebuild)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        else:
+            if _agree(fast, exact):
+                return self._vectorised
+            reason = "the vectorised ones differ from autograd's"
+        warnings.warn(
+            f"Per-sample gradients of this model cannot be vectorised ({reason}); one sample is taken at a time, "
+            "which is right but slow. form='corrected' needs no per-sample gradients.",
+            stacklevel=2,
+        )
+        return self._one_by_one
+
+
+def _agree(fast: Gradients, exact: Gradients) -> bool:
+    """Whether two sets of gradients are equal up to what the order of summation makes of them."""
+    largest = max(float(torch.linalg.vector_norm(gradient)) for gradient in exact.values())
+    for key, gradient in exact.items():
+        rounding = torch.finfo(gradient.dtype).eps
+        allowed = rounding**0.5 * float(torch.linalg.vector_norm(gradient)) + 10 * rounding * largest
+        if not float(torch.linalg.vector_norm(fast[key] - gradient)) <= allowed:
+            return False
+    return True

@@ -1,0 +1,61 @@
+"""Groups of modalities: who is superior and who is inferior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from awc_balance.checks import check_by_modality
+
+Group: TypeAlias = Literal["superior", "inferior"]
+Grouping: TypeAlias = Callable[[Mapping[str, float]], Mapping[str, Group]]
+
+
+def kmeans_groups(contributions: Mapping[str, float]) -> dict[str, Group]:
+    """Split modalities in two by K-means on their contributions; the cluster with the higher mean is superior.
+
+    AWC, arXiv 2501.05264, Section 3.3. Where nobody stands out, because there is one modality or all contributions
+    are equal, all are inferior.
+
+    Args:
+        contributions: By modality, finite.
+
+    Returns:
+        "superior" or "inferior" by modality.
+
+    Example:
+        >>> kmeans_groups({"rgb": 0.41, "lidar": 0.38, "mmwave": 0.07, "wifi": 0.01})
+        {'rgb': 'superior', 'lidar': 'superior', 'mmwave': 'inferior', 'wifi': 'inferior'}
+    """
+    values = np.array(list(contributions.values()), dtype=float)
+    if len(np.unique(values)) < 2:
+        return dict.fromkeys(contributions, "inferior")
+    # Scaled to [0, 1], because K-means judges convergence by absolute tolerances.
+    scaled = (values - values.min()) / (values.max() - values.min())
+    fitted = KMeans(n_clusters=2, n_init=10, random_state=0).fit(scaled.reshape(-1, 1))
+    superior = int(fitted.cluster_centers_.argmax())
+    return {
+        modality: "superior" if label == superior else "inferior"
+        for modality, label in zip(contributions, fitted.labels_, strict=True)
+    }
+
+
+def check_groups(groups: Mapping[str, Group], modalities: Iterable[str]) -> dict[str, Group]:
+    """The groups that a rule gave, in the order of the modalities.
+
+    Raises:
+        TypeError: If it gave anything but a mapping.
+        ValueError: If it left out a modality, or named another group.
+    """
+    modalities = list(modalities)
+    check_by_modality("grouping", groups, modalities)
+    for modality in modalities:
+        if groups[modality] not in get_args(Group):
+            raise ValueError(
+                f"`grouping` should call each modality 'superior' or 'inferior'. Got {groups[modality]!r} for "
+                f"`{modality}`. Return one of the two words."
+            )
+    return {modality: groups[modality] for modality in modalities}

@@ -1,0 +1,298 @@
+"""Adaptive weight constraint: `AWCRegularizer` holds encoders back while a learning window is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
+from math import sqrt
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from awc_balance.batches import Progress, Step, device_of
+from awc_balance.checks import check_callable, check_choice, check_count, check_numbers
+from awc_balance.contributions import ShapleyContribution
+from awc_balance.encoders import check_encoders, check_model, parameters_by_modality
+from awc_balance.fisher import FisherDiagonal, Form, trace
+from awc_balance.fisher.gradients import at_least_float32
+from awc_balance.grouping import Group, Grouping, kmeans_groups
+from awc_balance.penalty import Pulled, add_pull_gradient_, pull
+from awc_balance.strengths import Rule, Strengths
+
+Scale: TypeAlias = Literal["raw", "mean", "root_mean"]
+Source: TypeAlias = Callable[[Iterable[Any]], Mapping[str, float]]
+
+_EXTRA = ("epoch", "contributions", "groups", "alphas", "history")
+
+
+class AWCRegularizer(nn.Module):
+    """Pull every encoder towards its parameters at the start of the epoch, as long as the learning window is open.
+
+    L_AWC = alpha_S * sum over superior m of L_m + alpha_I * sum over inferior m of L_m, with
+    L_m = sum_i F_ii (theta_i - anchor_i)^2, the anchor and the Fisher diagonal F taken at the start of the epoch
+    (AWC, arXiv 2501.05264, Section 3.3). Groups come from the contributions, by K-means. The regularizer is a module
+    with buffers and without parameters: two copies of the encoders.
+
+    Args:
+        model: Any module.
+        encoders: The part of the model that belongs to each modality. Frozen parameters are not pulled.
+        criterion: `criterion(prediction, target)`, the mean task loss of a batch, for the Fisher diagonals.
+        alpha_superior: Strength for superior modalities.
+        alpha_inferior: Strength for inferior modalities. The paper's 20 000 and 10 000 belong to a loss in metres:
+            Fisher diagonals grow with the square of the loss's unit; see `scale`.
+        window: How many epochs, from the first, the window stays open. 0 is never.
+        alphas: Strength by modality, or a function from contributions to that, in place of the groups and the two
+            alphas. With a fixed mapping no contributions are measured.
+        contributions: Name of a profit ("pearson" for regression, "negative_cross_entropy" or "accuracy" for
+            classes), or a `ShapleyContribution`, or a function from the loader to any `Mapping[str, float]`.
+        grouping: From contributions to "superior" or "inferior" by modality.
+        fisher: Form of the Fisher diagonals, or a `FisherDiagonal` of the same encoders.
+        scale: What Fisher diagonals are divided by. "raw": nothing, as in the paper. "mean": their mean over all
+            encoders, so that the penalty is the same for losses in metres and in millimetres. "root_mean": the
+            square root of that mean, so that the penalty has the unit of the loss, and the balance of the two, hence
+            the whole training, is the same in any unit.
+        step: `step(model, batch) -> (prediction, target)` says how to read a batch. The default takes a pair
+            (inputs, target) and calls `model(inputs)`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If an encoder is unknown to the model or shares parameters with another, or an option is not one
+            of those above.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+        >>> loader = [(torch.randn(8, 3), torch.randn(8, 1)) for _ in range(3)]
+        >>> mse, optimizer = nn.functional.mse_loss, torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> awc = AWCRegularizer(model, {"table": model[0]}, mse, window=2)
+        >>> for epoch in range(3):
+        ...     awc.start_epoch(loader)
+        ...     for inputs, target in loader:
+        ...         loss = mse(model(inputs), target) + awc()
+        ...         loss.backward(); optimizer.step(); optimizer.zero_grad()
+        >>> [row["epoch"] for row in awc.history]
+        [1, 2]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        encoders: Mapping[str, nn.Module],
+        criterion: Callable[[Any, Any], Tensor],
+        *,
+        alpha_superior: float = 20_000.0,
+        alpha_inferior: float = 10_000.0,
+        window: int = 20,
+        alphas: Mapping[str, float] | Rule | None = None,
+        contributions: str | ShapleyContribution | Source = "pearson",
+        grouping: Grouping = kmeans_groups,
+        fisher: Form | FisherDiagonal = "per_batch",
+        scale: Scale = "raw",
+        step: Step | None = None,
+    ) -> None:
+        """See the class."""
+        super().__init__()
+        model = check_model(model)
+        encoders = check_encoders(encoders, model)
+        check_count("window", window, 0)
+        check_choice("scale", scale, get_args(Scale))
+        self._user = (model, encoders)  # in a tuple, or their parameters would become the regularizer's
+        self._criterion = check_callable("criterion", criterion, "Pass the loss function of your training.")
+        self._step = step
+        self._strengths = Strengths(encoders, alpha_superior, alpha_inferior, grouping, alphas)
+        if isinstance(contributions, str) and not self._strengths.fixed:
+            contributions = ShapleyContribution(model, encoders, contributions, step=step)
+        self._source = contributions
+        self._fisher = FisherDiagonal(encoders, fisher) if isinstance(fisher, str) else fisher
+        if self._fisher.encoders != encoders:
+            raise ValueError(
+                f"`fisher` should be made for the same encoders. Got one for {', '.join(self._fisher.encoders)}. "
+                "Build both from one mapping."
+            )
+        self.window = window
+        self.scale = scale
+        self.epoch = 0
+        self.contributions: dict[str, float] = {}
+        self.groups: dict[str, Group] = {}
+        self.alphas: dict[str, float] = dict.fromkeys(encoders, 0.0)
+        self.history: list[dict[str, Any]] = []
+        for modality, name, parameter in self._parameters_of_encoders():
+            self._keep(modality, name, parameter, torch.zeros_like(parameter, requires_grad=False))
+
+    @property
+    def active(self) -> bool:
+        """Whether the window is open in the present epoch."""
+        return 0 < self.epoch <= self.window
+
+    def start_epoch(
+        self,
+        loader: Iterable[Any],
+        *,
+        contributions: Mapping[str, float] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Begin an epoch: inside the window take anchors, contributions, groups, alphas and Fisher diagonals.
+
+        Outside the window the loader is not read. If anything fails, everything stays as it was before.
+
+        Args:
+            loader: The training batches. It is read once for the contributions and once for the Fisher diagonals.
+            contributions: Those of this epoch, if they are known already.
+            progress: A wrapper that shows the progress of a pass, such as `tqdm.tqdm`.
+
+        Raises:
+            RuntimeError: If an encoder does not run, or no gradient reaches it.
+            ValueError: If the loader is empty, all encoders are frozen, or a loss, gradient, contribution or alpha
+                is not finite.
+        """
+        if self.epoch >= self.window:
+            self.epoch += 1
+            return
+        known = self._contributions(loader, contributions, progress)
+        groups, alphas = self._strengths.decide(known)
+        diagonal = self._fisher.estimate(loader, self._user[0], self._criterion, step=self._step, progress=progress)
+        traces = trace(diagonal)
+        divisor = self._divisor(sum(traces.values()))
+        for modality, name, parameter in self._parameters_of_encoders():
+            self._keep(modality, name, parameter, diagonal[modality][name] / divisor)
+        self.epoch += 1
+        self.contributions, self.groups, self.alphas = known, groups, alphas
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "contributions": dict(known),
+                "groups": dict(groups),
+                "alphas": dict(alphas),
+                "fisher": traces,
+            }
+        )
+
+    def forward(self) -> Tensor:
+        """The penalty L_AWC, a differentiable scalar in float32 or better; 0 outside the window.
+
+        With gradient accumulation divide it as the loss, since it is added once per backward pass.
+
+        Raises:
+            RuntimeError: If no epoch was started.
+        """
+        total = torch.zeros((), device=device_of(self._user[0]))
+        for alpha, terms in self._pulled():
+            total = total + alpha * pull(terms).to(total.device)
+        return total
+
+    def add_gradient_(self) -> None:
+        """Add the gradient of the penalty to `.grad`, in closed form: 2 alpha F (theta - anchor).
+
+        The fast way, and the one for callbacks that cannot change the loss. Call it after `backward()`, and after
+        gradients are unscaled if they were scaled, once per optimizer step.
+
+        Raises:
+            RuntimeError: If no epoch was started.
+            ValueError: If a gradient is sparse.
+        """
+        for alpha, terms in self._pulled():
+            add_pull_gradient_(terms, alpha)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a resumed run needs beside the buffers, as plain values."""
+        return {name: deepcopy(getattr(self, name)) for name in _EXTRA}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Put back what `get_extra_state` gave."""
+        for name in _EXTRA:
+            setattr(self, name, deepcopy(state[name]))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch keeps the name of its return type to itself
+        """Resume a run, in the middle of a window too, after checking that the state belongs to these encoders.
+
+        Args:
+            state_dict: From `state_dict()` of a regularizer of the same model.
+            strict: Whether to refuse missing and unexpected keys.
+            assign: As in `nn.Module.load_state_dict`.
+
+        Raises:
+            ValueError: With every key that is missing, unexpected or of another shape; nothing is loaded then.
+        """
+        own = self.state_dict()
+        problems = [
+            f"{key}: shape {tuple(state_dict[key].shape)} in place of {tuple(value.shape)}"
+            for key, value in own.items()
+            if isinstance(value, Tensor) and key in state_dict and state_dict[key].shape != value.shape
+        ]
+        if strict:
+            problems += [f"{key}: missing" for key in own if key not in state_dict]
+            problems += [f"{key}: unexpected" for key in state_dict if key not in own]
+        if problems:
+            raise ValueError(
+                "`state_dict` should come from a regularizer of the same encoders. Got\n  "
+                + "\n  ".join(problems)
+                + "\nBuild the model and the encoders as they were when it was saved."
+            )
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def extra_repr(self) -> str:
+        """For `print`."""
+        return f"{', '.join(self._user[1])}, window={self.window}, epoch={self.epoch}, scale={self.scale!r}"
+
+    def _contributions(
+        self, loader: Iterable[Any], given: Mapping[str, float] | None, progress: Progress | None
+    ) -> dict[str, float]:
+        """Those given, else those of the source, unless nothing depends on them."""
+        if given is None:
+            if self._strengths.fixed:
+                return {}
+            if isinstance(self._source, ShapleyContribution):
+                given = self._source.evaluate(loader, progress=progress)
+            else:
+                given = self._source(loader)
+        return check_numbers("contributions", given, self._user[1])
+
+    def _divisor(self, total: float) -> float:
+        """What the Fisher diagonals, which sum to `total`, are divided by; 1 where all of them are 0."""
+        if self.scale == "raw":
+            return 1.0
+        mean = total / sum(p.numel() for *_, p in self._parameters_of_encoders() if p.requires_grad)
+        return (mean if self.scale == "mean" else sqrt(mean)) or 1.0
+
+    def _parameters_of_encoders(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+        for modality, named in parameters_by_modality(self._user[1]).items():
+            for name, parameter in named.items():
+                yield modality, name, parameter
+
+    def _keep(self, modality: str, name: str, parameter: nn.Parameter, fisher: Tensor) -> None:
+        """Take the parameter's present value as its anchor, with this Fisher diagonal."""
+        self.register_buffer(_key("anchor", modality, name), parameter.detach().clone())
+        self.register_buffer(_key("fisher", modality, name), at_least_float32(fisher))
+
+    def _pulled(self) -> Iterator[tuple[float, list[Pulled]]]:
+        """The alpha and the trainable parameters of every modality that is being pulled."""
+        if self.epoch == 0:
+            raise RuntimeError(
+                "The penalty needs the anchors of an epoch. Got none yet. "
+                "Call start_epoch(loader) at the start of every epoch."
+            )
+        for modality, named in parameters_by_modality(self._user[1]).items():
+            alpha = self.alphas[modality] if self.active else 0.0
+            if alpha > 0:
+                yield alpha, [self._term(modality, name, p) for name, p in named.items() if p.requires_grad]
+
+    def _term(self, modality: str, name: str, parameter: nn.Parameter) -> Pulled:
+        kept = []
+        for kind in ("anchor", "fisher"):
+            key = _key(kind, modality, name)
+            buffer = getattr(self, key, None)
+            if buffer is None or buffer.shape != parameter.shape:
+                raise RuntimeError(
+                    "The encoders should keep their parameters during training. The parameter "
+                    f"{name} of `{modality}` is new or has another shape. Build a new AWCRegularizer."
+                )
+            if buffer.device != parameter.device:  # the model was moved after the epoch began
+                buffer = buffer.to(parameter.device)
+                self.register_buffer(key, buffer)
+            kept.append(buffer)
+        return Pulled(parameter, *kept)
+
+
+def _key(kind: str, modality: str, name: str) -> str:
+    """The name of a buffer: one without dots, which torch does not allow."""
+    return f"{kind}/{modality}/{name}".replace(".", "/")
