@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 from torch import nn
 
+Encoders: TypeAlias = Mapping[str, nn.Module] | nn.ModuleDict
+
 Parameters: TypeAlias = dict[str, dict[str, nn.Parameter]]
 """By modality and by name inside the encoder."""
 
@@ -33,11 +35,11 @@ def check_model(model: nn.Module) -> nn.Module:
     return unwrap(model)
 
 
-def check_encoders(encoders: Mapping[str, nn.Module], model: nn.Module | None = None) -> dict[str, nn.Module]:
+def check_encoders(encoders: Encoders, model: nn.Module | None = None) -> dict[str, nn.Module]:
     """The encoders by modality, unwrapped, after checking that they can be told apart.
 
     Args:
-        encoders: One module per modality. Several modules of one modality may be given as an `nn.ModuleList`,
+        encoders: One module per modality, in a mapping or an `nn.ModuleDict`. Several modules of one modality may be given as an `nn.ModuleList`,
             bare parameters as an `nn.ParameterList`.
         model: If given, every encoder has to be a part of it.
 
@@ -46,11 +48,12 @@ def check_encoders(encoders: Mapping[str, nn.Module], model: nn.Module | None = 
         ValueError: If it is empty, if two modalities share a module or a parameter, or if an encoder is not a
             part of the model.
     """
-    if not isinstance(encoders, Mapping):
+    if not isinstance(encoders, Mapping | nn.ModuleDict):
         raise TypeError(
             "`encoders` should be a mapping from modality to module. "
             f"Got {type(encoders).__name__}. Pass a mapping such as {{'rgb': model.rgb}}."
         )
+    encoders = dict(encoders.items())
     if not encoders:
         raise ValueError(
             "`encoders` should name at least one modality. Got `{}`. Pass a mapping such as {'rgb': model.rgb}."

@@ -33,13 +33,15 @@ def kmeans_groups(contributions: Mapping[str, float]) -> dict[str, Group]:
     values = np.array(list(contributions.values()), dtype=float)
     if len(np.unique(values)) < 2:
         return dict.fromkeys(contributions, "inferior")
-    # Scaled to [0, 1], because K-means judges convergence by absolute tolerances.
-    scaled = (values - values.min()) / (values.max() - values.min())
-    fitted = KMeans(n_clusters=2, n_init=10, random_state=0).fit(scaled.reshape(-1, 1))
-    superior = int(fitted.cluster_centers_.argmax())
+    values = (values - values.min()) / (values.max() - values.min())  # or values close together count as one
+    levels = np.unique(values)
+    # One start from each split of the sorted values: random starts can all end in a split that is not the best.
+    starts = [[[levels[:cut].mean()], [levels[cut:].mean()]] for cut in range(1, len(levels))]
+    fits = [KMeans(2, init=np.array(start), n_init=1).fit(values.reshape(-1, 1)) for start in starts]
+    best = min(fits, key=lambda fit: fit.inertia_)
+    superior = best.cluster_centers_.argmax()
     return {
-        modality: "superior" if label == superior else "inferior"
-        for modality, label in zip(contributions, fitted.labels_, strict=True)
+        m: "superior" if label == superior else "inferior" for m, label in zip(contributions, best.labels_, strict=True)
     }
 
 

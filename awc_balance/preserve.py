@@ -54,7 +54,7 @@ def _training_flags(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _buffers(model: nn.Module) -> Iterator[None]:
     saved = [
-        (module, name, buffer, buffer._version, buffer.detach().clone())
+        (module, name, buffer, buffer.detach().clone())
         for module in model.modules()
         for name, buffer in module._buffers.items()
         if buffer is not None
@@ -62,15 +62,14 @@ def _buffers(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, name, buffer, version, copy in saved:
+        for module, name, buffer, copy in saved:
             present = module._buffers.get(name)
             # A buffer that was replaced by one of another shape is a cache that grew with its input; taking it
             # back would leave the model's own bookkeeping of it wrong.
             if present is None or present.shape != buffer.shape:
                 continue
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(copy)
+            # Through .data, since a graph of the user's may have saved the buffer, which is what it was again.
+            buffer.data.copy_(copy)
             module._buffers[name] = buffer
 
 

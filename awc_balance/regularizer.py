@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from awc_balance.batches import Progress, Step, device_of
 from awc_balance.checks import check_callable, check_choice, check_count, check_numbers
 from awc_balance.contributions import ShapleyContribution
-from awc_balance.encoders import check_encoders, check_model, parameters_by_modality
+from awc_balance.encoders import Encoders, check_encoders, check_model, parameters_by_modality
 from awc_balance.fisher import FisherDiagonal, Form, trace
 from awc_balance.fisher.gradients import at_least_float32
 from awc_balance.grouping import Group, Grouping, kmeans_groups
@@ -77,7 +77,7 @@ class AWCRegularizer(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        encoders: Mapping[str, nn.Module],
+        encoders: Encoders,
         criterion: Callable[[Any, Any], Tensor],
         *,
         alpha_superior: float = 20_000.0,
@@ -100,9 +100,11 @@ class AWCRegularizer(nn.Module):
         self._criterion = check_callable("criterion", criterion, "Pass the loss function of your training.")
         self._step = step
         self._strengths = Strengths(encoders, alpha_superior, alpha_inferior, grouping, alphas)
-        if isinstance(contributions, str) and not self._strengths.fixed:
-            contributions = ShapleyContribution(model, encoders, contributions, step=step)
-        self._source = contributions
+        self._source: ShapleyContribution | Source | None = None
+        if not isinstance(contributions, str):
+            self._source = check_callable("contributions", contributions, "Name a profit, or pass a function.")
+        elif not self._strengths.fixed:
+            self._source = ShapleyContribution(model, encoders, contributions, step=step)
         self._fisher = FisherDiagonal(encoders, fisher) if isinstance(fisher, str) else fisher
         if self._fisher.encoders != encoders:
             raise ValueError(
@@ -239,10 +241,10 @@ class AWCRegularizer(nn.Module):
     ) -> dict[str, float]:
         """Those given, else those of the source, unless nothing depends on them."""
         if given is None:
-            if self._strengths.fixed:
+            if self._strengths.fixed or self._source is None:
                 return {}
             if isinstance(self._source, ShapleyContribution):
-                given = self._source.evaluate(loader, progress=progress)
+                given = self._source(loader, progress=progress)
             else:
                 given = self._source(loader)
         return check_numbers("contributions", given, self._user[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
@@ -15,7 +15,7 @@ from awc_balance.contributions.features import Feature, Features
 from awc_balance.contributions.profits import Profit, ProfitFunction, Statistics, as_profit
 from awc_balance.contributions.result import Contributions
 from awc_balance.contributions.shapley import check_count, coalitions, shapley_values
-from awc_balance.encoders import check_encoders, check_model
+from awc_balance.encoders import Encoders, check_encoders, check_model
 from awc_balance.preserve import measuring
 
 FOLDS = 20
@@ -64,7 +64,7 @@ class ShapleyContribution:
     def __init__(
         self,
         model: nn.Module,
-        encoders: Mapping[str, nn.Module],
+        encoders: Encoders,
         profit: str | Profit | ProfitFunction = "pearson",
         *,
         step: Step | None = None,
@@ -126,6 +126,8 @@ class ShapleyContribution:
             for number, batch in enumerate(iterate(loader, progress)):
                 self._add(folds, number, batch)
         return self._summary(folds)
+
+    __call__ = evaluate
 
     @torch.no_grad()
     def _add(self, folds: Folds, number: int, batch: Any) -> None:  # noqa: ANN401

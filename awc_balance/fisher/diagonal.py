@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from awc_balance.batches import Progress, Step, default_step, iterate, split_samples
 from awc_balance.checks import check_choice, check_count
-from awc_balance.encoders import check_encoders, check_model, parameters_by_modality
+from awc_balance.encoders import Encoders, check_encoders, check_model, parameters_by_modality
 from awc_balance.fisher.estimates import CorrectedBatches, Estimate, MeanSquare
 from awc_balance.fisher.gradients import Key, Measured, as_dense, collect, gradients, refuse_non_finite
 from awc_balance.fisher.objective import Criterion, Objective
@@ -62,7 +62,7 @@ class FisherDiagonal:
 
     def __init__(
         self,
-        encoders: Mapping[str, nn.Module],
+        encoders: Encoders,
         form: Form = "per_sample",
         *,
         samples: int | None = None,

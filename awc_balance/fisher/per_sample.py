@@ -104,7 +104,7 @@ class PerSample:
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         else:
-            if _agree(fast, exact):
+            if self._agree(fast, exact):
                 return self._vectorised
             reason = "the vectorised ones differ from autograd's"
         warnings.warn(
@@ -114,13 +114,12 @@ class PerSample:
         )
         return self._one_by_one
 
-
-def _agree(fast: Gradients, exact: Gradients) -> bool:
-    """Whether two sets of gradients are equal up to what the order of summation makes of them."""
-    largest = max(float(torch.linalg.vector_norm(gradient)) for gradient in exact.values())
-    for key, gradient in exact.items():
-        rounding = torch.finfo(gradient.dtype).eps
-        allowed = rounding**0.5 * float(torch.linalg.vector_norm(gradient)) + 10 * rounding * largest
-        if not float(torch.linalg.vector_norm(fast[key] - gradient)) <= allowed:
-            return False
-    return True
+    def _agree(self, fast: Gradients, exact: Gradients) -> bool:
+        """Whether two sets of gradients are equal up to what the order of summation makes of them."""
+        norms = {key: float(torch.linalg.vector_norm(gradient)) for key, gradient in exact.items()}
+        for key, norm in norms.items():
+            rounding = torch.finfo(self._parameters[key].dtype).eps
+            allowed = rounding**0.5 * norm + 10 * rounding * max(norms.values())
+            if not float(torch.linalg.vector_norm(fast[key] - exact[key])) <= allowed:
+                return False
+        return True

@@ -1,0 +1,116 @@
+"""The MARS recording: points of a mmWave radar and poses of a Kinect, frame by frame.
+
+Layout and columns as in the public repository SizheAn/MARS (An and Ogras, ACM TECS 2021):
+`synced_data/wooutlier/subjectN/timesplit/{radar,kinect}_data_{validate,test}.csv`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LAYOUT = "synced_data/wooutlier"
+MODALITIES = {"geometry": [2, 3, 4], "doppler": [5], "intensity": [6]}
+"""Columns of a radar row by modality: x, y, z (m); radial velocity (m/s); intensity."""
+JOINTS = 25
+BLOCK, HELD_OUT_EVERY = 50, 7
+"""Neighbouring frames are alike, so frames are held out in blocks: every 7th of 50."""
+
+Inputs = dict[str, tuple[Tensor, Tensor]]
+"""By modality the points `[frames, points, columns]` and a mask `[frames, points]`, True for real points."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one split: padded points by modality, and poses `[frames, joints, 3]` in metres."""
+
+    inputs: Inputs
+    poses: Tensor
+
+    def __len__(self) -> int:
+        """The number of frames."""
+        return len(self.poses)
+
+    def take(self, indices: Tensor) -> tuple[Inputs, Tensor]:
+        """A batch."""
+        return {m: (points[indices], mask[indices]) for m, (points, mask) in self.inputs.items()}, self.poses[indices]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Frames to train on, held out from training to choose by, and to test on."""
+
+    train: Frames
+    held_out: Frames
+    test: Frames
+
+
+def load(root: Path) -> Splits:
+    """Read all subjects: the `validate` files to train on (minus held-out blocks), the `test` files to test on."""
+    subjects = sorted(path for path in (root / LAYOUT).glob("subject*") if path.is_dir())
+    if not subjects:
+        raise FileNotFoundError(f"MARS should have folders {LAYOUT}/subjectN. Found none in {root}. Check --data.")
+    training = [_read(subject, "validate") for subject in subjects]
+    test = [_read(subject, "test") for subject in subjects]
+    longest = max(len(points) for clouds, _ in training + test for points in clouds)
+    held_out = torch.cat([_held_out(len(clouds)) for clouds, _ in training])
+    known = _pad(training, longest)
+    scaled = _scaler(known, ~held_out)
+    known, unknown = scaled(known), scaled(_pad(test, longest))
+    return Splits(
+        Frames(*known.take((~held_out).nonzero().squeeze(1))),
+        Frames(*known.take(held_out.nonzero().squeeze(1))),
+        unknown,
+    )
+
+
+def _read(subject: Path, part: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """The radar rows of every frame, and the poses `[frames, joints, 3]`."""
+    folder = subject / "timesplit"
+    radar = np.loadtxt(folder / f"radar_data_{part}.csv", delimiter=",", skiprows=1, ndmin=2)
+    kinect = np.loadtxt(folder / f"kinect_data_{part}.csv", delimiter=",", skiprows=1, ndmin=2)
+    # Frame numbers recur, so a frame is a run of equal numbers.
+    clouds = np.split(radar, np.flatnonzero(np.diff(radar[:, 0])) + 1)
+    if len(clouds) != len(kinect):
+        raise ValueError(
+            f"Radar and Kinect should have equally many frames. Got {len(clouds)} and {len(kinect)} in {folder}. "
+            "Take both files from one release of the data."
+        )
+    return clouds, kinect.reshape(len(kinect), 3, JOINTS).transpose(0, 2, 1)
+
+
+def _pad(parts: list[tuple[list[np.ndarray], np.ndarray]], longest: int) -> Frames:
+    clouds = [cloud for part, _ in parts for cloud in part]
+    rows = np.zeros((len(clouds), longest, clouds[0].shape[1]), dtype=np.float32)
+    mask = np.zeros((len(clouds), longest), dtype=bool)
+    for i, cloud in enumerate(clouds):
+        rows[i, : len(cloud)] = cloud
+        mask[i, : len(cloud)] = True
+    points, real = torch.from_numpy(rows), torch.from_numpy(mask)
+    poses = torch.from_numpy(np.concatenate([pose for _, pose in parts])).float()
+    return Frames({modality: (points[..., columns], real) for modality, columns in MODALITIES.items()}, poses)
+
+
+def _held_out(frames: int) -> Tensor:
+    return torch.arange(frames) // BLOCK % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+
+class _scaler:  # noqa: N801 - used as a function
+    """Standardise each column by the real points of the chosen frames; padding stays 0."""
+
+    def __init__(self, frames: Frames, chosen: Tensor) -> None:
+        self._of = {}
+        for modality, (points, mask) in frames.inputs.items():
+            real = points[chosen][mask[chosen]]
+            self._of[modality] = (real.mean(0), real.std(0))
+
+    def __call__(self, frames: Frames) -> Frames:
+        scaled = {}
+        for modality, (points, mask) in frames.inputs.items():
+            mean, std = self._of[modality]
+            scaled[modality] = ((points - mean) / std * mask.unsqueeze(-1), mask)
+        return Frames(scaled, frames.poses)

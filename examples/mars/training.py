@@ -1,0 +1,143 @@
+"""One training run: a model of some modalities, with or without AWC, and what it gave."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+
+from awc_balance import AWCRegularizer, ShapleyContribution
+from examples.mars.data import MODALITIES, Frames, Splits, load
+from examples.mars.model import PoseModel
+from examples.pose_metrics import mpjpe, pa_mpjpe
+
+
+@dataclass(frozen=True)
+class Run:
+    """The settings of a run. Optimizer, schedule, window and alphas are the paper's but for the batch size."""
+
+    name: str
+    data: str
+    seed: int
+    modalities: tuple[str, ...] = tuple(MODALITIES)
+    awc: dict[str, Any] = field(default_factory=dict)
+    """Arguments of `AWCRegularizer`; without any, plain training."""
+    epochs: int = 50
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    drop_every: int = 30
+    """Epochs after which the learning rate drops to a tenth."""
+
+
+def batches(frames: Frames, size: int, seed: int | None = None) -> DataLoader[Any]:
+    """Batches of frames, shuffled if a seed is given."""
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    order = SequentialSampler(frames) if seed is None else RandomSampler(frames, generator=generator)
+    sampler = BatchSampler(order, size, drop_last=False)
+    return DataLoader(_Indexed(frames), sampler=sampler, batch_size=None)
+
+
+class _Indexed:
+    """Frames that take a list of indices for a whole batch at once."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+
+    def __getitem__(self, indices: list[int]) -> tuple[Any, Tensor]:
+        return self.frames.take(torch.tensor(indices))
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
+    """Train, keep the epoch that is best on held-out frames, and test it. `tick` is called after every epoch."""
+    splits = load(Path(run.data))
+    torch.manual_seed(run.seed)
+    model = PoseModel(run.modalities)
+    awc = AWCRegularizer(model, model.encoders, mpjpe, **run.awc) if run.awc else None
+    optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, run.drop_every, 0.1)
+    loader, held_out = batches(splits.train, run.batch_size, run.seed), batches(splits.held_out, 512)
+    epochs: list[dict[str, Any]] = []
+    best: dict[str, Tensor] = {}
+    for _ in range(run.epochs):
+        if awc is not None:
+            awc.start_epoch(loader)
+        for inputs, poses in loader:
+            loss = mpjpe(model(inputs), poses)
+            if awc is not None:
+                loss = loss + awc()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        schedule.step()
+        epochs.append(_epoch(model, held_out))
+        if epochs[-1]["held_out_mm"] <= min(epoch["held_out_mm"] for epoch in epochs):
+            best = copy.deepcopy(model.state_dict())
+        tick()
+    last = evaluate(model, splits.test)
+    model.load_state_dict(best)
+    return {
+        "run": asdict(run),
+        "test": evaluate(model, splits.test),
+        "test_last_epoch": last,
+        "spread_mm": _spread(model, splits),
+        "epochs": epochs,
+        "awc": [] if awc is None else awc.history,
+    }
+
+
+@torch.no_grad()
+def evaluate(model: PoseModel, frames: Frames) -> dict[str, float]:
+    """MPJPE and PA-MPJPE over all frames, in mm."""
+    predictions = torch.cat([model(inputs) for inputs, _ in batches(frames, 512)])
+    return {
+        "mpjpe_mm": 1000 * mpjpe(predictions, frames.poses).item(),
+        "pa_mpjpe_mm": 1000 * pa_mpjpe(predictions, frames.poses).item(),
+    }
+
+
+def _epoch(model: PoseModel, held_out: DataLoader[Any]) -> dict[str, Any]:
+    """The error on held-out frames, and who contributes to it under two profits."""
+    row: dict[str, Any] = {}
+    for profit in ("pearson", "negative_mse"):
+        result = ShapleyContribution(model, model.encoders, profit).evaluate(held_out)
+        row[profit] = dict(result)
+    with torch.no_grad():
+        errors = [(mpjpe(model(inputs), poses).item(), len(poses)) for inputs, poses in held_out]
+    row["held_out_mm"] = 1000 * sum(error * n for error, n in errors) / sum(n for _, n in errors)
+    return row
+
+
+def _spread(model: PoseModel, splits: Splits) -> dict[str, float]:
+    """Standard deviation over test frames, in mm and averaged over coordinates, of predictions from one modality alone.
+
+    The others' features are zero, as in the paper's Figure 4. "target" is that of the true poses.
+    """
+    whole = [splits.test.take(torch.arange(len(splits.test)))]
+    deviation = ShapleyContribution(model, model.encoders, lambda prediction, _: prediction.std(0)).evaluate(whole)
+    spread = {modality: 1000 * deviation.profits[frozenset({modality})] for modality in model.encoders}
+    return spread | {"target": 1000 * splits.test.poses.std(0).mean().item()}
+
+
+def plan(data: str, seeds: int, epochs: int) -> Iterator[Run]:
+    """Each modality alone, all jointly, and all with AWC in three settings, for every seed."""
+    awc = {
+        "AWC, paper's alphas": {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0},
+        "AWC, alphas swapped": {"alpha_superior": 10_000.0, "alpha_inferior": 20_000.0},
+        "AWC, inferior only": {"alpha_superior": 0.0, "alpha_inferior": 20_000.0},
+    }
+    for seed in range(seeds):
+        for modality in MODALITIES:
+            yield Run(f"{modality} alone", data, seed, (modality,), epochs=epochs)
+        yield Run("all, plain", data, seed, epochs=epochs)
+        for name, settings in awc.items():
+            yield Run(name, data, seed, awc=settings, epochs=epochs)

@@ -1,0 +1,114 @@
+"""Many runs, in parallel processes, each kept in a file of its own as soon as it ends, and reused the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from tqdm import tqdm
+
+Tick = Callable[[], None]
+
+
+class Settings(Protocol):
+    """The settings of a run: a dataclass with a name, a seed and a number of epochs."""
+
+    name: str
+    seed: int
+    epochs: int
+
+
+def sweep(
+    train: Callable[[Any, Tick], dict[str, Any]],
+    runs: Sequence[Any],
+    folder: Path,
+    describe: Callable[[Any], dict[str, Any]],
+    workers: int | None = None,
+) -> list[dict[str, Any]]:
+    """Do all runs and return the results of those that are finished, in order.
+
+    Ctrl-C stops the sweep; finished runs keep their files, and are not done again.
+
+    Args:
+        train: `train(run, tick) -> result`, a module-level function that calls `tick` after every epoch.
+        runs: The settings, with `name`, `seed` and `epochs`.
+        folder: Where results go, one JSON file per run.
+        describe: From settings to plain values. A run is known by these.
+        workers: Processes with one thread each; None: one per core.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / _file_name(run, describe(run)) for run in runs]
+    todo = [i for i, file in enumerate(files) if not file.exists()]
+    if todo:
+        _work(train, [(runs[i], files[i]) for i in todo], workers or os.cpu_count() or 1)
+    return [json.loads(file.read_text()) for file in files if file.exists()]
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file whole or not at all."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    draft.replace(path)
+
+
+def _file_name(run: Settings, description: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
+    words = re.sub(r"[^a-z0-9]+", "-", run.name.lower()).strip("-")
+    return f"{words}-seed{run.seed}-{digest}.json"
+
+
+def _work(train: Callable[[Any, Tick], dict[str, Any]], jobs: list[tuple[Any, Path]], workers: int) -> None:
+    context = multiprocessing.get_context("spawn")  # forking a process that has run torch can hang
+    done = context.Value("i", 0)
+    total = sum(run.epochs for run, _ in jobs)
+    with (
+        context.Pool(min(workers, len(jobs)), _start, (done,)) as pool,
+        tqdm(total=total, unit="epoch", smoothing=0.05) as bar,
+    ):
+        waiting = [(pool.apply_async(_run, (train, run)), run, file) for run, file in jobs]
+        try:
+            while waiting:
+                still = []
+                for result, run, file in waiting:
+                    if result.ready():
+                        write_json(file, result.get())
+                        bar.write(f"done: {run.name}, seed {run.seed}")
+                    else:
+                        still.append((result, run, file))
+                waiting = still
+                if waiting:
+                    waiting[0][0].wait(0.5)
+                bar.update(done.value - bar.n)
+        except KeyboardInterrupt:
+            pool.terminate()
+            bar.write(f"stopped: {len(waiting)} of {len(jobs)} runs were not finished; run again to go on")
+
+
+_done: Synchronized[int]
+
+
+def _start(done: Synchronized[int]) -> None:
+    """In every worker: one thread, and Ctrl-C left to the main process."""
+    global _done
+    _done = done
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run(train: Callable[[Any, Tick], dict[str, Any]], run: Any) -> dict[str, Any]:  # noqa: ANN401
+    return train(run, partial(_tick, _done))
+
+
+def _tick(done: Synchronized[int]) -> None:
+    with done.get_lock():
+        done.value += 1
