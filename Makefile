@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-DATA ?=
+MARS ?=
 
 .PHONY: test demo lint clean
 
@@ -11,7 +11,7 @@ test: $(VENV)/ready
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.quickstart
-	$(BIN)/python -m examples.mars --if-found $(if $(DATA),--data "$(DATA)")
+	$(BIN)/python -m examples.mars --if-found $(if $(MARS),--data "$(MARS)")
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

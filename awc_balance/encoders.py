@@ -39,8 +39,8 @@ def check_encoders(encoders: Encoders, model: nn.Module | None = None) -> dict[s
     """The encoders by modality, unwrapped, after checking that they can be told apart.
 
     Args:
-        encoders: One module per modality, in a mapping or an `nn.ModuleDict`. Several modules of one modality may be given as an `nn.ModuleList`,
-            bare parameters as an `nn.ParameterList`.
+        encoders: One module per modality, in a mapping or an `nn.ModuleDict`. Several modules of one modality may be
+            given as an `nn.ModuleList`, bare parameters as an `nn.ParameterList`.
         model: If given, every encoder has to be a part of it.
 
     Raises:

@@ -78,7 +78,7 @@ def _random_state(loader: object) -> Iterator[None]:
     generators = {id(g): g for g in _generators(loader)}.values()
     own = [(generator, generator.get_state()) for generator in generators]
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
         yield

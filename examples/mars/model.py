@@ -47,5 +47,5 @@ class PoseModel(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Poses `[batch, joints, 3]` in metres."""
         features = [encoder(*inputs[modality]) for modality, encoder in self.encoders.items()]
-        pose: Tensor = self.head(torch.cat(features, dim=1))
-        return pose.unflatten(1, (JOINTS, 3))
+        coordinates: Tensor = self.head(torch.cat(features, dim=1))
+        return coordinates.reshape(-1, JOINTS, 3)

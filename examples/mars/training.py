@@ -10,12 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from awc_balance import AWCRegularizer, ShapleyContribution
-from examples.mars.data import MODALITIES, Frames, Splits, load
+from examples.mars.data import MODALITIES, Frames, load
 from examples.mars.model import PoseModel
 from examples.pose_metrics import mpjpe, pa_mpjpe
+
+PLAIN = "all, plain"
+AWC_SETTINGS = {
+    "all, AWC as in the paper": {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0},
+    "all, AWC with alphas swapped": {"alpha_superior": 10_000.0, "alpha_inferior": 20_000.0},
+    "all, AWC on inferior only": {"alpha_superior": 0.0, "alpha_inferior": 20_000.0},
+}
 
 
 @dataclass(frozen=True)
@@ -41,11 +48,11 @@ def batches(frames: Frames, size: int, seed: int | None = None) -> DataLoader[An
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     order = SequentialSampler(frames) if seed is None else RandomSampler(frames, generator=generator)
     sampler = BatchSampler(order, size, drop_last=False)
-    return DataLoader(_Indexed(frames), sampler=sampler, batch_size=None)
+    return DataLoader(_Batched(frames), sampler=sampler, batch_size=None)
 
 
-class _Indexed:
-    """Frames that take a list of indices for a whole batch at once."""
+class _Batched(Dataset[Any]):
+    """Frames by lists of indices, a whole batch at once."""
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
@@ -89,7 +96,8 @@ def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
         "run": asdict(run),
         "test": evaluate(model, splits.test),
         "test_last_epoch": last,
-        "spread_mm": _spread(model, splits),
+        "spread_mm": _spread(model, splits.test),
+        "poses": _poses(model, splits.test),
         "epochs": epochs,
         "awc": [] if awc is None else awc.history,
     }
@@ -117,27 +125,34 @@ def _epoch(model: PoseModel, held_out: DataLoader[Any]) -> dict[str, Any]:
     return row
 
 
-def _spread(model: PoseModel, splits: Splits) -> dict[str, float]:
+def _spread(model: PoseModel, frames: Frames) -> dict[str, float]:
     """Standard deviation over test frames, in mm and averaged over coordinates, of predictions from one modality alone.
 
     The others' features are zero, as in the paper's Figure 4. "target" is that of the true poses.
     """
-    whole = [splits.test.take(torch.arange(len(splits.test)))]
+    whole = [frames.take(torch.arange(len(frames)))]
     deviation = ShapleyContribution(model, model.encoders, lambda prediction, _: prediction.std(0)).evaluate(whole)
     spread = {modality: 1000 * deviation.profits[frozenset({modality})] for modality in model.encoders}
-    return spread | {"target": 1000 * splits.test.poses.std(0).mean().item()}
+    return spread | {"target": 1000 * frames.poses.std(0).mean().item()}
 
 
-def plan(data: str, seeds: int, epochs: int) -> Iterator[Run]:
+@torch.no_grad()
+def _poses(model: PoseModel, frames: Frames, count: int = 4) -> dict[str, Any]:
+    """True and predicted poses of some test frames, far apart, in whole mm."""
+    inputs, poses = frames.take(torch.linspace(0, len(frames) - 1, count + 2).long()[1:-1])
+    return {"true": _rounded(poses), "predicted": _rounded(model(inputs))}
+
+
+def _rounded(poses: Tensor) -> Any:  # noqa: ANN401 - nested lists
+    return (1000 * poses).round().int().tolist()
+
+
+def plan(data: str, seeds: int, epochs: int, fisher: str) -> Iterator[Run]:
     """Each modality alone, all jointly, and all with AWC in three settings, for every seed."""
-    awc = {
-        "AWC, paper's alphas": {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0},
-        "AWC, alphas swapped": {"alpha_superior": 10_000.0, "alpha_inferior": 20_000.0},
-        "AWC, inferior only": {"alpha_superior": 0.0, "alpha_inferior": 20_000.0},
-    }
+    awc = {name: {**alphas, "fisher": fisher} for name, alphas in AWC_SETTINGS.items()}
     for seed in range(seeds):
         for modality in MODALITIES:
             yield Run(f"{modality} alone", data, seed, (modality,), epochs=epochs)
-        yield Run("all, plain", data, seed, epochs=epochs)
+        yield Run(PLAIN, data, seed, epochs=epochs)
         for name, settings in awc.items():
             yield Run(name, data, seed, awc=settings, epochs=epochs)
