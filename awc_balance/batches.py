@@ -68,7 +68,7 @@ def sample_count(*values: Any) -> int:  # noqa: ANN401
             return len(leaf)
     raise ValueError(
         "A batch should hold at least one sample. Found no tensor with a non-empty first dimension in the "
-        "prediction and target. Let `step` return tensors of shape [batch, ...]."
+        "prediction, the target or the batch. Let `step` return tensors of shape [batch, ...]."
     )
 
 

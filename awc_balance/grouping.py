@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from awc_balance.checks import check_by_modality
 
@@ -30,6 +29,8 @@ def kmeans_groups(contributions: Mapping[str, float]) -> dict[str, Group]:
         >>> kmeans_groups({"rgb": 0.41, "lidar": 0.38, "mmwave": 0.07, "wifi": 0.01})
         {'rgb': 'superior', 'lidar': 'superior', 'mmwave': 'inferior', 'wifi': 'inferior'}
     """
+    from sklearn.cluster import KMeans  # here, because its import takes about as long as torch's
+
     values = np.array(list(contributions.values()), dtype=float)
     if len(np.unique(values)) < 2:
         return dict.fromkeys(contributions, "inferior")

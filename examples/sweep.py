@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.sharedctypes import Synchronized
@@ -82,7 +83,7 @@ def _work(train: Callable[[Any, Tick], dict[str, Any]], jobs: list[tuple[Any, Pa
                 for result, run, file in waiting:
                     if result.ready():
                         write_json(file, result.get())
-                        bar.write(f"done: {run.name}, seed {run.seed}")
+                        bar.write(f"done: {run.name}, seed {run.seed}", file=sys.stderr)
                     else:
                         still.append((result, run, file))
                 waiting = still
@@ -91,7 +92,9 @@ def _work(train: Callable[[Any, Tick], dict[str, Any]], jobs: list[tuple[Any, Pa
                 bar.update(done.value - bar.n)
         except KeyboardInterrupt:
             pool.terminate()
-            bar.write(f"stopped: {len(waiting)} of {len(jobs)} runs were not finished; run again to go on")
+            bar.write(
+                f"stopped: {len(waiting)} of {len(jobs)} runs were not finished; run again to go on", file=sys.stderr
+            )
 
 
 _done: Synchronized[int]

@@ -40,4 +40,4 @@ class Objective(nn.Module):
                 f"`criterion` should return one number, the mean loss of the batch. Got {got}. "
                 "Reduce it, as in criterion=lambda prediction, target: loss(prediction, target).mean()."
             )
-        return loss.reshape(()), sample_count(prediction, target)
+        return loss.reshape(()), sample_count(prediction, target, batch)

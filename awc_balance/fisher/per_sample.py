@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any, TypeAlias
 
 import torch
@@ -24,7 +25,6 @@ Samples: TypeAlias = list[Tensor]
 Rebuild: TypeAlias = Callable[[Samples], Any]
 Found: TypeAlias = tuple[Gradients, Tensor]
 """Gradients `[samples, ...]` and losses `[samples]`."""
-Find: TypeAlias = Callable[[Samples, Rebuild], Found]
 
 
 class PerSample:
@@ -46,19 +46,21 @@ class PerSample:
         self._names = {key: own[id(parameter)] for key, parameter in self._parameters.items()}
         elements = sum(parameter.numel() for parameter in self._parameters.values())
         self._chunk = chunk_size or max(1, CHUNK_ELEMENTS // max(elements, 1))
-        self._find: Find | None = None
+        self._vectorise: bool | None = None
         self._reached: set[str] = set()
 
     def measure(self, batch: Any) -> Measured:  # noqa: ANN401
         """The sums of squared gradients over the samples of a batch."""
         count, samples, rebuild = split_samples(batch)
-        if self._find is None:
-            self._find = self._fastest([leaf[:CHECKED] for leaf in samples], rebuild)
-        chunk = 1 if self._find == self._one_by_one else self._chunk
+        if self._vectorise is None:
+            self._vectorise = True
+            first = [leaf[:CHECKED] for leaf in samples]
+            if not self._agree(self._gradients(first, rebuild)[0], self._one_by_one(first, rebuild)[0]):
+                self._stop_vectorising("the vectorised ones differ from autograd's")
         total: Gradients = {}
         losses: list[Tensor] = []
-        for start in range(0, count, chunk):
-            found, loss = self._find([leaf[start : start + chunk] for leaf in samples], rebuild)
+        for start in range(0, count, self._chunk):
+            found, loss = self._gradients([leaf[start : start + self._chunk] for leaf in samples], rebuild)
             losses.append(loss)
             for key, gradient in found.items():
                 square = gradient.square().sum(0)
@@ -67,6 +69,15 @@ class PerSample:
         doubtful = {key: value for key, value in total.items() if key[0] not in self._reached}
         self._reached |= {modality for (modality, _), value in doubtful.items() if bool(value.any())}
         return Measured(total, count, torch.cat(losses).mean(), self._reached)
+
+    def _gradients(self, samples: Samples, rebuild: Rebuild) -> Found:
+        """In the fastest way that is known to be right."""
+        if self._vectorise:
+            try:
+                return self._vectorised(samples, rebuild)
+            except Exception as error:
+                self._stop_vectorising(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+        return self._one_by_one(samples, rebuild)
 
     def _one_by_one(self, samples: Samples, rebuild: Rebuild) -> Found:
         """By autograd."""
@@ -96,27 +107,20 @@ class PerSample:
             found, losses = vmap(grad_and_value(objective), in_dims, randomness="different")(values, *samples)
         return {key: at_least_float32(found[own]) for key, own in self._names.items()}, losses
 
-    def _fastest(self, samples: Samples, rebuild: Rebuild) -> Find:
-        """The fastest way that is right for these samples."""
-        exact, _ = self._one_by_one(samples, rebuild)
-        try:
-            fast, _ = self._vectorised(samples, rebuild)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        else:
-            if self._agree(fast, exact):
-                return self._vectorised
-            reason = "the vectorised ones differ from autograd's"
+    def _stop_vectorising(self, reason: str) -> None:
+        self._vectorise = False
+        self._chunk = 1
         warnings.warn(
             f"Per-sample gradients of this model cannot be vectorised ({reason}); one sample is taken at a time, "
             "which is right but slow. form='corrected' needs no per-sample gradients.",
             stacklevel=2,
         )
-        return self._one_by_one
 
     def _agree(self, fast: Gradients, exact: Gradients) -> bool:
         """Whether two sets of gradients are equal up to what the order of summation makes of them."""
         norms = {key: float(torch.linalg.vector_norm(gradient)) for key, gradient in exact.items()}
+        if not all(map(isfinite, norms.values())):
+            return True  # nothing to compare; such a batch is refused as a whole
         for key, norm in norms.items():
             rounding = torch.finfo(self._parameters[key].dtype).eps
             allowed = rounding**0.5 * norm + 10 * rounding * max(norms.values())

@@ -38,6 +38,42 @@ def test_one_at_a_time_says_so():
         FisherDiagonal(model.encoders).estimate(loader_of(model, 1, 4), model, mse_loss)
 
 
+def test_vectorising_may_stop_in_the_middle_of_a_pass():
+    class Sometimes(Concat):
+        def fuse(self, features):
+            if len(self.seen) > 4 and not self.seen[-1]:  # after some batches the model looks at its data
+                bool((features["m0"] > 0).all())
+            self.seen.append(False)
+            return super().fuse(features)
+
+    model = build(Sometimes)
+    model.seen = []
+    loader = loader_of(model, 8, 4)
+    expected = fisher_one_sample_at_a_time(model, loader, mse_loss)
+    model.seen.clear()
+    with pytest.warns(UserWarning, match="cannot be vectorised"):
+        assert_same(FisherDiagonal(model.encoders).estimate(loader, model, mse_loss), expected)
+
+
+def test_a_first_batch_that_is_not_finite_is_refused_without_talk_of_vectorising():
+    model = build(Concat)
+    inputs, target = loader_of(model)[0]
+    with pytest.raises(ValueError, match="batch 0 the loss is nan"):
+        FisherDiagonal(model.encoders).estimate([(inputs, target / 0 * 0)], model, mse_loss)
+
+
+def test_a_model_that_gives_its_own_loss():
+    model = build(Concat)
+    loader = loader_of(model)
+
+    def step(model, batch):
+        return mse_loss(model(batch[0]), batch[1]), None
+
+    for form in FORMS:
+        found = FisherDiagonal(model.encoders, form).estimate(loader, model, lambda loss, _: loss, step=step)
+        assert_same(found, FisherDiagonal(model.encoders, form).estimate(loader, model, mse_loss))
+
+
 def test_randomness_that_eval_mode_leaves_on_is_not_trusted_to_vmap():
     class Noisy(nn.Module):
         def __init__(self):

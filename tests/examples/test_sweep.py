@@ -1,0 +1,95 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pytest
+
+from examples.sweep import sweep, write_json
+
+PROJECT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Job:
+    name: str
+    seed: int = 0
+    epochs: int = 2
+    seconds: float = 0.0
+
+
+def work(job, tick):
+    if job.name == "broken":
+        raise ValueError("this run is broken")
+    for _ in range(job.epochs):
+        time.sleep(job.seconds)
+        tick()
+    return {"name": job.name, "seed": job.seed, "at": time.time()}
+
+
+def test_results_come_in_order_and_are_reused(tmp_path):
+    jobs = [Job("b"), Job("a"), Job("a", 1)]
+    first = sweep(work, jobs, tmp_path, asdict, 2)
+    assert [(r["name"], r["seed"]) for r in first] == [("b", 0), ("a", 0), ("a", 1)]
+    again = sweep(work, [*jobs, Job("c")], tmp_path, asdict, 1)
+    assert again[:3] == first
+    assert again[3]["name"] == "c"
+
+
+def test_a_run_with_other_settings_is_another_run(tmp_path):
+    first, second = (sweep(work, [Job("a", epochs=epochs)], tmp_path, asdict, 1) for epochs in (1, 2))
+    assert first != second
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_run_that_fails_leaves_the_finished_ones(tmp_path):
+    with pytest.raises(ValueError, match="this run is broken"):
+        sweep(work, [Job("a"), Job("broken"), Job("b", seconds=5)], tmp_path, asdict, 1)
+    assert [json.loads(file.read_text())["name"] for file in tmp_path.iterdir()] == ["a"]
+
+
+SCRIPT = """
+from dataclasses import asdict
+from pathlib import Path
+from examples.sweep import sweep
+from tests.examples.test_sweep import Job, work
+if __name__ == "__main__":
+    print(len(sweep(work, [Job("quick"), Job("slow", seconds=30)], Path(r"{folder}"), asdict, 1)), "finished")
+"""
+
+
+def test_ctrl_c_leaves_the_finished_runs(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(folder=tmp_path / "runs"))
+    process = subprocess.Popen(
+        [sys.executable, script],
+        cwd=PROJECT,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(300):
+        if list((tmp_path / "runs").glob("quick*.json")):
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, err = process.communicate(timeout=30)
+    assert out.strip() == "1 finished"
+    assert "1 of 2 runs were not finished" in err + out
+    assert "Traceback" not in err
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "x.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(file, {"a": float("nan")})
+    with pytest.raises(TypeError):
+        write_json(file, {"a": object()})
+    assert json.loads(file.read_text()) == {"a": 1}

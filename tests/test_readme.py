@@ -1,0 +1,74 @@
+"""Every block of the README is executed."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text()
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rgb = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+        self.wifi = nn.Sequential(nn.Linear(6, 8), nn.ReLU())
+        self.head = nn.Linear(16, 6)
+
+    def forward(self, inputs):
+        return self.head(torch.cat([self.rgb(inputs["rgb"]), self.wifi(inputs["wifi"])], 1)).unflatten(1, (2, 3))
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_python_blocks_run_one_after_the_other(capsys):
+    torch.manual_seed(0)
+    data = [({"rgb": torch.randn(4), "wifi": torch.randn(6)}, torch.randn(2, 3)) for _ in range(24)]
+    model = Model()
+    loader = torch.utils.data.DataLoader(data, 8, shuffle=True)
+    names = {
+        "model": model,
+        "mpjpe": lambda prediction, target: (prediction - target).norm(dim=-1).mean(),
+        "optimizer": torch.optim.Adam(model.parameters()),
+        "train_loader": loader,
+        "test_loader": loader,
+    }
+    found = blocks("python")
+    assert len(found) >= 5
+    for block in found:
+        exec(compile(block, "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "Contributions(rgb: " in printed
+    assert "torch.Size([2, 3])" in printed
+    assert "{'rgb': 0.0, 'wifi': 2.0}" in printed
+
+
+@pytest.mark.parametrize("command", re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE))
+def test_make_targets_exist(command):
+    done = subprocess.run(["make", "--dry-run", command], cwd=PROJECT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_of_the_examples_take_the_options_shown():
+    from examples.mars.__main__ import _parser
+
+    commands = re.findall(r"python -m examples\.mars(.*)", "\n".join(blocks("sh")))
+    assert commands
+    for options in commands:
+        _parser().parse_args(options.split("#")[0].split())
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (PROJECT / target).exists(), target
+
+
+def test_the_code_that_is_named_exists():
+    for name in re.findall(r"`((?:examples|tests|benchmarks|awc_balance)/[\w/.]+)`", README):
+        assert (PROJECT / name).exists(), name
