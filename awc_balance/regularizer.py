@@ -47,7 +47,9 @@ class AWCRegularizer(nn.Module):
         contributions: Name of a profit ("pearson" for regression, "negative_cross_entropy" or "accuracy" for
             classes), or a `ShapleyContribution`, or a function from the loader to any `Mapping[str, float]`.
         grouping: From contributions to "superior" or "inferior" by modality.
-        fisher: Form of the Fisher diagonals, or a `FisherDiagonal` of the same encoders.
+        fisher: Form of the Fisher diagonals, or a `FisherDiagonal` of the same encoders. "per_batch" is the default
+            because the paper's alphas fit its scale: with the larger one of "per_sample" they did three times the
+            harm on the MARS recording (README).
         scale: What Fisher diagonals are divided by. "raw": nothing, as in the paper. "mean": their mean over all
             encoders, so that the penalty is the same for losses in metres and in millimetres. "root_mean": the
             square root of that mean, so that the penalty has the unit of the loss, and the balance of the two, hence
