@@ -8,10 +8,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from awc_balance.nested import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from awc_balance.nested import leaves_of, map_tensors, tree_flatten, tree_unflatten
 
 Step: TypeAlias = Callable[[nn.Module, Any], tuple[Any, Any]]
 Progress: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
+
+STEP_REMEDY = "Pass a function step(model, batch) -> (prediction, target)."
 
 
 def default_step(model: nn.Module, batch: Any) -> tuple[Any, Any]:  # noqa: ANN401 - a batch can be anything
@@ -52,7 +54,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 def to_device(batch: Any, device: torch.device) -> Any:  # noqa: ANN401
     """The batch with every tensor in it on `device`."""
-    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, batch)
+    return map_tensors(lambda tensor: tensor.to(device), batch)
 
 
 def sample_count(*values: Any) -> int:  # noqa: ANN401
@@ -61,7 +63,7 @@ def sample_count(*values: Any) -> int:  # noqa: ANN401
     Raises:
         ValueError: If no value holds a tensor with a batch dimension, or if that dimension is empty.
     """
-    for leaf in tree_leaves(values):
+    for leaf in leaves_of(values):
         if isinstance(leaf, Tensor) and leaf.dim() > 0:
             if len(leaf) == 0:
                 break
@@ -105,8 +107,11 @@ def iterate(loader: Iterable[Any], progress: Progress | None = None) -> Iterator
     """The batches of a loader, seen through a progress bar such as `tqdm.tqdm` if one is given.
 
     Raises:
+        TypeError: If it cannot be iterated over.
         ValueError: If the loader yields nothing.
     """
+    if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
+        raise TypeError(f"`loader` should be iterable. Got {type(loader).__name__}. Pass a DataLoader.")
     empty = True
     for batch in loader if progress is None else progress(loader):
         empty = False

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import isfinite
+from numbers import Integral, Real
 from typing import TypeVar
+
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -17,7 +20,7 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def check_count(name: str, value: int, least: int) -> None:
     """Refuse anything but an integer of at least `least`, with a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"`{name}` should be an integer of at least {least}. Got {value!r}. Pass such an int.")
 
 
@@ -56,12 +59,12 @@ def check_numbers(name: str, values: Mapping[str, float], modalities: Iterable[s
     """A finite float by modality, in the order of the modalities.
 
     Raises:
-        TypeError: If it is not a mapping.
+        TypeError: If it is not a mapping to numbers.
         ValueError: If modalities are missing or unknown, or a number is not finite.
     """
     modalities = list(modalities)
     check_by_modality(name, values, modalities)
-    numbers = {modality: float(values[modality]) for modality in modalities}
+    numbers = {modality: _number(name, values[modality]) for modality in modalities}
     for modality, number in numbers.items():
         if not isfinite(number):
             raise ValueError(
@@ -75,8 +78,18 @@ def check_alpha(name: str, value: float) -> float:
     """The strength of a pull as a float.
 
     Raises:
+        TypeError: If it is not a number.
         ValueError: If it is negative or not finite.
     """
-    if not (isfinite(value) and value >= 0):
+    if not (isfinite(_number(name, value)) and value >= 0):
         raise ValueError(f"`{name}` should be finite and at least 0. Got {value!r}. 0 switches the pull off.")
+    return float(value)
+
+
+def _number(name: str, value: object) -> float:
+    """A float of any real number, also of a tensor that holds one."""
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if not isinstance(value, Real):
+        raise TypeError(f"`{name}` should be numbers. Got {type(value).__name__}. Pass floats.")
     return float(value)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 Encoders: TypeAlias = Mapping[str, nn.Module] | nn.ModuleDict
 
@@ -29,9 +30,15 @@ def check_model(model: nn.Module) -> nn.Module:
 
     Raises:
         TypeError: If it is not an `nn.Module`.
+        ValueError: If it has parameters that are made only when it first runs.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` should be an nn.Module. Got {type(model).__name__}. Pass the module itself.")
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise ValueError(
+            f"The model should have its parameters. Not yet made are {', '.join(lazy)}. Run a batch first."
+        )
     return unwrap(model)
 
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from awc_balance.checks import check_by_modality
+from awc_balance.checks import check_by_modality, check_numbers
 
 Group: TypeAlias = Literal["superior", "inferior"]
 Grouping: TypeAlias = Callable[[Mapping[str, float]], Mapping[str, Group]]
@@ -25,13 +25,17 @@ def kmeans_groups(contributions: Mapping[str, float]) -> dict[str, Group]:
     Returns:
         "superior" or "inferior" by modality.
 
+    Raises:
+        TypeError: If it is not a mapping to numbers.
+        ValueError: If a contribution is not finite.
+
     Example:
         >>> kmeans_groups({"rgb": 0.41, "lidar": 0.38, "mmwave": 0.07, "wifi": 0.01})
         {'rgb': 'superior', 'lidar': 'superior', 'mmwave': 'inferior', 'wifi': 'inferior'}
     """
     from sklearn.cluster import KMeans  # here, because its import takes about as long as torch's
 
-    values = np.array(list(contributions.values()), dtype=float)
+    values = np.array(list(check_numbers("contributions", contributions, contributions).values()))
     if len(np.unique(values)) < 2:
         return dict.fromkeys(contributions, "inferior")
     values = (values - values.min()) / (values.max() - values.min())  # or values close together count as one

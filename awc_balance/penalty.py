@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from awc_balance.precision import at_least_float32, squared
+
 
 class Pulled(NamedTuple):
     """A parameter, the anchor it is pulled to, and the weight of the pull, its Fisher diagonal."""
@@ -22,7 +24,7 @@ def pull(terms: Iterable[Pulled]) -> Tensor:
 
     AWC, arXiv 2501.05264, Section 3.3. On the device of the first parameter; 0 without any.
     """
-    parts = [(fisher * _offset(parameter, anchor).square()).sum() for parameter, anchor, fisher in terms]
+    parts = [(fisher * squared(_offset(parameter, anchor))).sum() for parameter, anchor, fisher in terms]
     if not parts:
         return torch.zeros(())
     return torch.stack([part.to(parts[0].device) for part in parts]).sum()
@@ -50,6 +52,4 @@ def add_pull_gradient_(terms: Iterable[Pulled], alpha: float) -> None:
 
 def _offset(parameter: Tensor, anchor: Tensor) -> Tensor:
     """Theta - anchor in float32 or better."""
-    if parameter.dtype in (torch.float16, torch.bfloat16):
-        return parameter.float() - anchor.float()
-    return parameter - anchor
+    return at_least_float32(parameter) - at_least_float32(anchor)

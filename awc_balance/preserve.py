@@ -1,4 +1,4 @@
-"""Leave the user's things as they were: training flags, buffers and random state around a measurement."""
+"""Leave the user's things as they were: modules and random state around a measurement."""
 
 from __future__ import annotations
 
@@ -10,88 +10,96 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Mode: TypeAlias = Literal["eval", "current"]
 
+_REGISTERS = ("_parameters", "_buffers", "_modules")
+
 
 @contextmanager
-def measuring(model: nn.Module, loader: object = None, mode: Mode = "eval") -> Iterator[None]:
+def measuring(model: nn.Module, *others: object, loader: object = None, mode: Mode = "eval") -> Iterator[None]:
     """Run a model without leaving a trace of it.
 
-    Training flags, buffers (batch-norm statistics) and all random state, that of the loader's generators too, are
-    as before on leaving, also after an exception. Compiled parts run uncompiled meanwhile, because hooks added
-    after compilation never fire.
+    Attributes, buffers (batch-norm statistics), training flags, and all random state, that of the loader's generators
+    too, are as before on leaving, also after an exception. Compiled parts run uncompiled meanwhile, because hooks
+    added after compilation never fire.
 
     Args:
         model: The model that will run.
+        others: What else will run; modules among it are left as they were, too.
         loader: The loader that will be read; its own random generators are put back.
         mode: "eval" runs every module in evaluation mode; "current" leaves the training flags as they are.
     """
+    modules = dict.fromkeys(
+        module for part in (model, *others) if isinstance(part, nn.Module) for module in part.modules()
+    )
     with ExitStack() as stack:
-        stack.enter_context(_random_state(loader))
-        stack.enter_context(_buffers(model))
-        stack.enter_context(_training_flags(model))
+        stack.callback(RandomState(loader).restore)
+        for module in modules:
+            stack.enter_context(_as_it_was(module))
         if "torch._dynamo" in sys.modules:  # nothing is compiled before it is imported, and its import is slow
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if mode == "eval":
             # Not model.eval(): some models override it to merge weights.
-            for module in model.modules():
+            for module in modules:
                 module.training = False
         yield
 
 
-@contextmanager
-def _training_flags(model: nn.Module) -> Iterator[None]:
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
+class RandomState:
+    """The present state of all random generators that the user's code may draw from.
 
+    Args:
+        loader: Its generators are included, with those of its samplers.
+    """
 
-@contextmanager
-def _buffers(model: nn.Module) -> Iterator[None]:
-    saved = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        yield
-    finally:
-        for module, name, buffer, copy in saved:
-            present = module._buffers.get(name)
-            # A buffer that was replaced by one of another shape is a cache that grew with its input; taking it
-            # back would leave the model's own bookkeeping of it wrong.
-            if present is None or present.shape != buffer.shape:
-                continue
-            # Through .data, since a graph of the user's may have saved the buffer, which is what it was again.
-            buffer.data.copy_(copy)
-            module._buffers[name] = buffer
+    def __init__(self, loader: object = None) -> None:
+        """Remember it."""
+        generators = {id(generator): generator for generator in _generators(loader)}.values()
+        self._own = [(generator, generator.get_state()) for generator in generators]
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()  # noqa: NPY002 - the user's code may draw from the global generator
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        self._mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
 
-
-@contextmanager
-def _random_state(loader: object) -> Iterator[None]:
-    generators = {id(g): g for g in _generators(loader)}.values()
-    own = [(generator, generator.get_state()) for generator in generators]
-    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    try:
-        yield
-    finally:
-        for generator, state in own:
+    def restore(self) -> None:
+        """Put it back."""
+        for generator, state in self._own:
             generator.set_state(state)
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002 - the user's code may use the global generator
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state_all(self._cuda)
+        if self._mps is not None:
+            torch.mps.set_rng_state(self._mps)
+
+
+@contextmanager
+def _as_it_was(module: nn.Module) -> Iterator[None]:
+    """Put back a module's attributes, what is registered with it, and the content of its buffers."""
+    attributes = dict(vars(module))
+    registered = {name: dict(attributes[name]) for name in _REGISTERS}
+    buffers = [buffer for buffer in module._buffers.values() if buffer is not None and _writable(buffer)]
+    contents = [buffer.detach().clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        vars(module).clear()
+        vars(module).update(attributes)
+        for name, members in registered.items():
+            attributes[name].clear()
+            attributes[name].update(members)
+        for buffer, content in zip(buffers, contents, strict=True):
+            # Through .data, since a graph of the user's may have saved the buffer, which is what it was again.
+            buffer.data.copy_(content)
+
+
+def _writable(buffer: Tensor) -> bool:
+    """Whether a buffer's content can change: torch refuses to write to expanded tensors."""
+    return not any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
 
 
 def _generators(loader: object) -> Iterator[torch.Generator]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from math import sqrt
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +13,30 @@ from torch import Tensor, nn
 from awc_balance.batches import Progress, Step, device_of
 from awc_balance.checks import check_callable, check_choice, check_count, check_numbers
 from awc_balance.contributions import ShapleyContribution
+from awc_balance.contributions.profits import as_profit
 from awc_balance.encoders import Encoders, check_encoders, check_model, parameters_by_modality
 from awc_balance.fisher import FisherDiagonal, Form, trace
-from awc_balance.fisher.gradients import at_least_float32
+from awc_balance.fisher.objective import Criterion
 from awc_balance.grouping import Group, Grouping, kmeans_groups
 from awc_balance.penalty import Pulled, add_pull_gradient_, pull
+from awc_balance.precision import at_least_float32
+from awc_balance.state import check_state
 from awc_balance.strengths import Rule, Strengths
 
 Scale: TypeAlias = Literal["raw", "mean", "root_mean"]
 Source: TypeAlias = Callable[[Iterable[Any]], Mapping[str, float]]
 
-_EXTRA = ("epoch", "contributions", "groups", "alphas", "history")
+_EXTRA: dict[str, type] = {"epoch": int, "contributions": dict, "groups": dict, "alphas": dict, "history": list}
+
+
+class _User(NamedTuple):
+    """What belongs to the user."""
+
+    model: nn.Module
+    encoders: dict[str, nn.Module]
+    criterion: Criterion
+    step: Step | None
+    source: ShapleyContribution | Source | None
 
 
 class AWCRegularizer(nn.Module):
@@ -80,7 +93,7 @@ class AWCRegularizer(nn.Module):
         self,
         model: nn.Module,
         encoders: Encoders,
-        criterion: Callable[[Any, Any], Tensor],
+        criterion: Criterion,
         *,
         alpha_superior: float = 20_000.0,
         alpha_inferior: float = 10_000.0,
@@ -98,16 +111,22 @@ class AWCRegularizer(nn.Module):
         encoders = check_encoders(encoders, model)
         check_count("window", window, 0)
         check_choice("scale", scale, get_args(Scale))
-        self._user = (model, encoders)  # in a tuple, or their parameters would become the regularizer's
-        self._criterion = check_callable("criterion", criterion, "Pass the loss function of your training.")
-        self._step = step
+        check_callable("criterion", criterion, "Pass the loss function of your training.")
         self._strengths = Strengths(encoders, alpha_superior, alpha_inferior, grouping, alphas)
-        self._source: ShapleyContribution | Source | None = None
+        source: ShapleyContribution | Source | None = None
         if not isinstance(contributions, str):
-            self._source = check_callable("contributions", contributions, "Name a profit, or pass a function.")
+            source = check_callable("contributions", contributions, "Name a profit, or pass a function.")
         elif not self._strengths.fixed:
-            self._source = ShapleyContribution(model, encoders, contributions, step=step)
+            source = ShapleyContribution(model, encoders, contributions, step=step)
+        else:
+            as_profit(contributions)  # refuses unknown names, though none is needed
+        # In a tuple, or the parameters of modules among them would become the regularizer's.
+        self._user = _User(model, encoders, criterion, step, source)
         self._fisher = FisherDiagonal(encoders, fisher) if isinstance(fisher, str) else fisher
+        if not isinstance(self._fisher, FisherDiagonal):
+            raise TypeError(
+                f"`fisher` should be a form or a FisherDiagonal. Got {type(fisher).__name__}. Pass fisher='per_batch'."
+            )
         if self._fisher.encoders != encoders:
             raise ValueError(
                 f"`fisher` should be made for the same encoders. Got one for {', '.join(self._fisher.encoders)}. "
@@ -121,7 +140,7 @@ class AWCRegularizer(nn.Module):
         self.alphas: dict[str, float] = dict.fromkeys(encoders, 0.0)
         self.history: list[dict[str, Any]] = []
         for modality, name, parameter in self._parameters_of_encoders():
-            self._keep(modality, name, parameter, torch.zeros_like(parameter, requires_grad=False))
+            self._keep(modality, name, parameter, torch.zeros_like(parameter.detach().real))
 
     @property
     def active(self) -> bool:
@@ -154,7 +173,8 @@ class AWCRegularizer(nn.Module):
             return
         known = self._contributions(loader, contributions, progress)
         groups, alphas = self._strengths.decide(known)
-        diagonal = self._fisher.estimate(loader, self._user[0], self._criterion, step=self._step, progress=progress)
+        model, _, criterion, step, _ = self._user
+        diagonal = self._fisher.estimate(loader, model, criterion, step=step, progress=progress)
         traces = trace(diagonal)
         divisor = self._divisor(sum(traces.values()))
         for modality, name, parameter in self._parameters_of_encoders():
@@ -179,7 +199,7 @@ class AWCRegularizer(nn.Module):
         Raises:
             RuntimeError: If no epoch was started.
         """
-        total = torch.zeros((), device=device_of(self._user[0]))
+        total = torch.zeros((), device=device_of(self._user.model))
         for alpha, terms in self._pulled():
             total = total + alpha * pull(terms).to(total.device)
         return total
@@ -215,41 +235,27 @@ class AWCRegularizer(nn.Module):
             assign: As in `nn.Module.load_state_dict`.
 
         Raises:
-            ValueError: With every key that is missing, unexpected or of another shape; nothing is loaded then.
+            TypeError: If it is not a mapping.
+            ValueError: With every key that is missing, unexpected, of another shape or not finite; nothing is loaded
+                then.
         """
-        own = self.state_dict()
-        problems = [
-            f"{key}: shape {tuple(state_dict[key].shape)} in place of {tuple(value.shape)}"
-            for key, value in own.items()
-            if isinstance(value, Tensor) and key in state_dict and state_dict[key].shape != value.shape
-        ]
-        if strict:
-            problems += [f"{key}: missing" for key in own if key not in state_dict]
-            problems += [f"{key}: unexpected" for key in state_dict if key not in own]
-        if problems:
-            raise ValueError(
-                "`state_dict` should come from a regularizer of the same encoders. Got\n  "
-                + "\n  ".join(problems)
-                + "\nBuild the model and the encoders as they were when it was saved."
-            )
+        check_state(state_dict, self.state_dict(), _EXTRA, strict=strict)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def extra_repr(self) -> str:
         """For `print`."""
-        return f"{', '.join(self._user[1])}, window={self.window}, epoch={self.epoch}, scale={self.scale!r}"
+        return f"{', '.join(self._user.encoders)}, window={self.window}, epoch={self.epoch}, scale={self.scale!r}"
 
     def _contributions(
         self, loader: Iterable[Any], given: Mapping[str, float] | None, progress: Progress | None
     ) -> dict[str, float]:
         """Those given, else those of the source, unless nothing depends on them."""
         if given is None:
-            if self._strengths.fixed or self._source is None:
+            source = self._user.source
+            if self._strengths.fixed or source is None:
                 return {}
-            if isinstance(self._source, ShapleyContribution):
-                given = self._source(loader, progress=progress)
-            else:
-                given = self._source(loader)
-        return check_numbers("contributions", given, self._user[1])
+            given = source(loader, progress=progress) if isinstance(source, ShapleyContribution) else source(loader)
+        return check_numbers("contributions", given, self._user.encoders)
 
     def _divisor(self, total: float) -> float:
         """What the Fisher diagonals, which sum to `total`, are divided by; 1 where all of them are 0."""
@@ -259,7 +265,7 @@ class AWCRegularizer(nn.Module):
         return (mean if self.scale == "mean" else sqrt(mean)) or 1.0
 
     def _parameters_of_encoders(self) -> Iterator[tuple[str, str, nn.Parameter]]:
-        for modality, named in parameters_by_modality(self._user[1]).items():
+        for modality, named in parameters_by_modality(self._user.encoders).items():
             for name, parameter in named.items():
                 yield modality, name, parameter
 
@@ -275,7 +281,7 @@ class AWCRegularizer(nn.Module):
                 "The penalty needs the anchors of an epoch. Got none yet. "
                 "Call start_epoch(loader) at the start of every epoch."
             )
-        for modality, named in parameters_by_modality(self._user[1]).items():
+        for modality, named in parameters_by_modality(self._user.encoders).items():
             alpha = self.alphas[modality] if self.active else 0.0
             if alpha > 0:
                 yield alpha, [self._term(modality, name, p) for name, p in named.items() if p.requires_grad]
@@ -298,5 +304,6 @@ class AWCRegularizer(nn.Module):
 
 
 def _key(kind: str, modality: str, name: str) -> str:
-    """The name of a buffer: one without dots, which torch does not allow."""
-    return f"{kind}/{modality}/{name}".replace(".", "/")
+    """The name of a buffer: one without dots, which torch does not allow, and different for different parameters."""
+    escaped = modality.replace("~", "~0").replace("/", "~1").replace(".", "~2")  # in the manner of RFC 6901
+    return f"{kind}/{escaped}/{name.replace('.', '/')}"

@@ -10,13 +10,15 @@ import torch
 from scipy.special import stdtrit  # scipy comes with scikit-learn
 from torch import Tensor, nn
 
-from awc_balance.batches import Progress, Step, default_step, device_of, iterate, predict, to_device
+from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, device_of, iterate, predict, to_device
+from awc_balance.checks import check_callable
 from awc_balance.contributions.features import Feature, Features
 from awc_balance.contributions.profits import Profit, ProfitFunction, Statistics, as_profit
 from awc_balance.contributions.result import Contributions
 from awc_balance.contributions.shapley import check_count, coalitions, shapley_values
 from awc_balance.encoders import Encoders, check_encoders, check_model
-from awc_balance.preserve import measuring
+from awc_balance.nested import copied, leaves_of, rebuilt
+from awc_balance.preserve import RandomState, measuring
 
 FOLDS = 20
 """Batches are dealt to this many folds; the interval is the jackknife over them."""
@@ -75,8 +77,9 @@ class ShapleyContribution:
         self._encoders = check_encoders(encoders, self._model)
         check_count(len(self._encoders))
         self._profit = as_profit(profit)
-        self._step = step or default_step
-        self._head = head
+        self._step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
+        self._head = None if head is None else check_callable("head", head, "Pass a function of the features.")
+        Features(self._encoders)  # refuses encoders inside one another
         self._coalitions = coalitions(list(self._encoders))
         self.reset()
 
@@ -97,7 +100,7 @@ class ShapleyContribution:
             ValueError: If prediction and target do not fit the profit, or a prediction is not finite. Nothing of
                 the batch is kept then.
         """
-        with measuring(self._model):
+        with measuring(self._model, self._head, self._step):
             self._add(self._folds, self._batches, batch)
         self._batches += 1
 
@@ -122,7 +125,7 @@ class ShapleyContribution:
             ValueError: If the loader is empty, and as `update`.
         """
         folds: Folds = [None] * FOLDS
-        with measuring(self._model, loader):
+        with measuring(self._model, self._head, self._step, loader=loader):
             for number, batch in enumerate(iterate(loader, progress)):
                 self._add(folds, number, batch)
         return self._summary(folds)
@@ -134,30 +137,37 @@ class ShapleyContribution:
         """Add the statistics of a batch to the fold that is its turn."""
         if self._step is default_step:
             batch = to_device(batch, device_of(self._model))  # once, not once per coalition
-        features = Features(self._encoders)
+        features, private = Features(self._encoders), copied(batch)
+        start = RandomState()
         with features.recorded():
-            target = predict(self._step, self._model, batch)[1]
-        measured = [
-            self._profit.measure(self._predict(features, coalition, batch), target) for coalition in self._coalitions
-        ]
+            target = predict(self._step, self._model, private)[1]
+        after = RandomState()
+        again = copied if _written_to(private) else rebuilt
+        measured = []
+        for coalition in self._coalitions:
+            start.restore()  # whatever the user's code draws, it is the same for every coalition
+            measured.append(self._profit.measure(*self._pair(features, coalition, again(batch), target)))
+        after.restore()
         statistics = tuple(torch.stack(parts) for parts in zip(*measured, strict=True))
         self._check_finite(statistics, number)
         before = folds[number % FOLDS]
+        _check_alike(statistics, next((fold for fold in folds if fold is not None), statistics))
         folds[number % FOLDS] = statistics if before is None else self._profit.merge(before, statistics)
 
-    def _predict(self, features: Features, coalition: frozenset[str], batch: Any) -> Tensor:  # noqa: ANN401
+    def _pair(self, features: Features, coalition: frozenset[str], batch: Any, target: Any) -> tuple[Tensor, Any]:  # noqa: ANN401
+        """The prediction from a coalition, and the target."""
         if self._head is not None:
-            prediction = self._head(features.of(coalition))
+            prediction: Any = self._head(features.of(coalition))
         else:
             with features.replayed(coalition):
-                prediction = predict(self._step, self._model, batch)[0]
+                prediction, target = predict(self._step, self._model, batch)
         if not isinstance(prediction, Tensor) or prediction.dim() == 0 or len(prediction) == 0:
             got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
             raise TypeError(
                 f"A prediction should be a tensor of at least one sample, [batch, ...]. Got {got}. "
-                "Let `step` return the tensor to be compared with the target."
+                "Let `step` return the tensor to be compared with the target; mind squeeze() on a batch of one."
             )
-        return prediction
+        return prediction, target
 
     def _check_finite(self, statistics: Statistics, batch: int) -> None:
         finite = torch.stack([part.isfinite().reshape(len(part), -1).all(1) for part in statistics]).all(0).tolist()
@@ -201,3 +211,17 @@ class ShapleyContribution:
 def _mean(values: Tensor) -> Tensor:
     """Over output coordinates."""
     return values.reshape(len(values), -1).mean(1)
+
+
+def _written_to(batch: Any) -> bool:  # noqa: ANN401
+    """Whether the user's code changed a fresh copy of a batch in place."""
+    return any(isinstance(leaf, Tensor) and leaf._version > 0 for leaf in leaves_of(batch))
+
+
+def _check_alike(statistics: Statistics, earlier: Statistics) -> None:
+    shape, before = tuple(statistics[-1].shape[1:]), tuple(earlier[-1].shape[1:])
+    if shape != before:
+        raise ValueError(
+            f"The outputs of all batches should have one shape. Got {shape} after {before}. "
+            "Pad them, or reduce them in a profit of your own."
+        )

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from awc_balance.nested import tree_leaves, tree_map
+from awc_balance.nested import copied, leaves_of, map_tensors
 
 Feature: TypeAlias = Any
 """A tensor, or tuples, lists and dicts of tensors."""
@@ -19,12 +19,17 @@ class Features:
     """The features of every modality in one run of a model.
 
     Args:
-        encoders: One module per modality; containers such as `nn.ModuleList` stand for the modules in them.
+        encoders: One module per modality; containers without a forward of their own, such as `nn.ModuleList`, stand
+            for the modules in them.
+
+    Raises:
+        ValueError: If a module of one encoder is called inside another, so that their calls cannot be told apart.
     """
 
     def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
         """See the class."""
         self._modules = {modality: _callable_parts(encoder) for modality, encoder in encoders.items()}
+        self._refuse_nested()
         self._outputs: dict[nn.Module, list[Feature]] = {}
 
     @contextmanager
@@ -38,7 +43,7 @@ class Features:
         self._outputs = {module: [] for modules in self._modules.values() for module in modules}
 
         def record(module: nn.Module, inputs: object, output: Feature) -> None:  # noqa: ARG001
-            self._outputs[module].append(_copy(output))  # the model may go on to change its output in place
+            self._outputs[module].append(copied(output))  # the model may go on to change its output in place
 
         with ExitStack() as stack:
             for module in self._outputs:
@@ -52,7 +57,7 @@ class Features:
         """Let every call of an encoder return its recorded feature, zeroed for modalities outside the coalition."""
         with ExitStack() as stack:
             for modality, modules in self._modules.items():
-                take = _copy if modality in coalition else zeroed
+                take = copied if modality in coalition else zeroed
                 for module in modules:
                     stack.enter_context(_replaced(module, modality, self._outputs[module], take))
             yield
@@ -61,10 +66,22 @@ class Features:
         """The feature by modality, zeroed outside the coalition; a tuple where an encoder ran more than once."""
         features = {}
         for modality, modules in self._modules.items():
-            take = _copy if modality in coalition else zeroed
+            take = copied if modality in coalition else zeroed
             calls = tuple(take(output) for module in modules for output in self._outputs[module])
             features[modality] = calls[0] if len(calls) == 1 else calls
         return features
+
+    def _refuse_nested(self) -> None:
+        owners: dict[nn.Module, str] = {}
+        parts = [(modality, part) for modality, modules in self._modules.items() for part in modules]
+        for modality, part in parts:
+            if part in owners:
+                raise ValueError(_nested(owners[part], modality))
+            owners[part] = modality
+        for modality, part in parts:
+            for inner in part.modules():
+                if inner is not part and inner in owners:
+                    raise ValueError(_nested(modality, owners[inner]))
 
     @staticmethod
     def _check(modality: str, outputs: list[Feature]) -> None:
@@ -73,37 +90,36 @@ class Features:
                 f"Every encoder should run when the model predicts. The encoder of `{modality}` was not called. "
                 "Name the module whose forward() the model calls."
             )
-        leaves = [leaf for output in outputs for leaf in tree_leaves(output)]
+        leaves = leaves_of(outputs)
         hidden = {
             type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor | bool | int | float | str | None)
         }
         if hidden or not any(isinstance(leaf, Tensor) for leaf in leaves):
             got = ", ".join(sorted(hidden)) or "no tensor"
             raise TypeError(
-                "A feature should be a tensor or nested tuples, lists and dicts of tensors. "
+                "A feature should be a tensor or nested tuples, lists, dicts and dataclasses of tensors. "
                 f"The encoder of `{modality}` put out {got}. Name a module inside it that puts out tensors."
             )
 
 
 def zeroed(feature: Feature) -> Feature:
     """The feature with zeros for its numbers; masks and indices, which are boolean or integer, stay."""
-    return tree_map(
-        lambda leaf: torch.zeros_like(leaf) if _is_numeric(leaf) else leaf,
-        feature,
+    return map_tensors(
+        lambda part: torch.zeros_like(part) if part.is_floating_point() or part.is_complex() else part.clone(), feature
     )
 
 
-def _copy(feature: Feature) -> Feature:
-    return tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, feature)
-
-
-def _is_numeric(leaf: object) -> bool:
-    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+def _nested(outer: str, inner: str) -> str:
+    return (
+        "Encoders should not contain each other's modules. "
+        f"The encoder of `{outer}` holds a module that is named for `{inner}`, too. "
+        "Name modules that the model calls one after the other."
+    )
 
 
 def _callable_parts(encoder: nn.Module) -> list[nn.Module]:
     """The modules that a model calls: containers without a forward of their own stand for their children."""
-    if isinstance(encoder, nn.ModuleList | nn.ModuleDict):
+    if type(encoder).forward is nn.Module.forward and "forward" not in vars(encoder):
         return [part for child in encoder.children() for part in _callable_parts(child)]
     return [encoder]
 
@@ -119,11 +135,7 @@ def _replaced(
         nonlocal calls
         calls += 1
         if calls > len(outputs):
-            raise RuntimeError(
-                "An encoder should be called equally often whichever modalities are present. "
-                f"The encoder of `{modality}` was called more than {len(outputs)} times. "
-                "Give the part after the encoders as head=."
-            )
+            raise _unequal_calls(modality, len(outputs), calls)
         return take(outputs[calls - 1])
 
     def override(module: nn.Module, inputs: object, output: Feature) -> Feature:  # noqa: ARG001
@@ -139,3 +151,13 @@ def _replaced(
         del module.forward
         if own is not None:
             module.forward = own
+    if calls < len(outputs):
+        raise _unequal_calls(modality, len(outputs), calls)
+
+
+def _unequal_calls(modality: str, recorded: int, calls: int) -> RuntimeError:
+    return RuntimeError(
+        "An encoder should be called equally often whichever modalities are present. "
+        f"The encoder of `{modality}` was called {recorded} times with all of them, and {calls} times or more "
+        "without some. Give the part after the encoders as head=."
+    )

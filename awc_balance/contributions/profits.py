@@ -66,8 +66,11 @@ class MeanProfit(Profit):
     def measure(self, prediction: Tensor, target: Any) -> Statistics:  # noqa: ANN401
         """The number of samples, and the profit of this batch times that number."""
         worth = self.function(prediction, target)
-        if not isinstance(worth, Tensor):
-            worth = torch.as_tensor(worth)
+        if not isinstance(worth, Tensor | int | float):
+            raise TypeError(
+                f"A profit should be a number or a tensor. Got {type(worth).__name__}. Let your function return one."
+            )
+        worth = torch.as_tensor(worth)
         worth = worth.detach().double()
         count = torch.full_like(worth, len(prediction))
         return count, worth * count
@@ -112,17 +115,23 @@ def negative_mse(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def negative_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
-    """Negative mean cross-entropy in nats, of logits `[batch, classes, ...]` and class numbers (or probabilities)."""
+    """Negative mean cross-entropy in nats, of logits `[batch, classes, ...]` and class numbers `[batch, ...]`.
+
+    The target may also hold a probability for every class, in the shape of the logits.
+    """
+    _check_classes(prediction, target)
     return -F.cross_entropy(prediction.double(), target.double() if target.is_floating_point() else target)
+
+
+def negative_binary_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
+    """Negative mean cross-entropy in nats of every yes-or-no output: logits `[batch, ...]`, targets 0 to 1 alike."""
+    prediction, target = _same_shape(prediction, target)
+    return -F.binary_cross_entropy_with_logits(prediction.double(), target.double(), reduction="none").mean(0)
 
 
 def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
     """Share of samples whose highest logit is the class: logits `[batch, classes, ...]`, class numbers."""
-    if prediction.dim() < 2 or prediction[:, 0].shape != target.shape:
-        raise ValueError(
-            "Accuracy needs logits [batch, classes, ...] and class numbers [batch, ...]. "
-            f"Got {tuple(prediction.shape)} and {tuple(target.shape)}. Let `step` return that pair."
-        )
+    _check_classes(prediction, target, probabilities=False)
     return (prediction.argmax(1) == target).double().mean()
 
 
@@ -131,6 +140,7 @@ PROFITS: dict[str, Callable[[], Profit]] = {
     "pearson_per_batch": lambda: MeanProfit(pearson),
     "negative_mse": lambda: MeanProfit(negative_mse),
     "negative_cross_entropy": lambda: MeanProfit(negative_cross_entropy),
+    "negative_binary_cross_entropy": lambda: MeanProfit(negative_binary_cross_entropy),
     "accuracy": lambda: MeanProfit(accuracy),
 }
 
@@ -155,6 +165,24 @@ def as_profit(profit: str | Profit | ProfitFunction) -> Profit:
         f"`profit` should be a name or a function. Got {type(profit).__name__}. "
         "Pass a function (prediction, target) -> profit, higher being better."
     )
+
+
+def _check_classes(prediction: Tensor, target: Any, *, probabilities: bool = True) -> None:  # noqa: ANN401
+    """Refuse what is not a choice among two classes or more."""
+    fits = isinstance(target, Tensor) and prediction.dim() >= 2 and prediction.shape[1] >= 2
+    if fits and target.is_floating_point():
+        sums = target.sum(1)
+        fits = probabilities and target.shape == prediction.shape
+        fits = fits and bool((target >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
+    elif fits:
+        fits = target.shape == prediction[:, 0].shape
+    if not fits:
+        got = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
+        raise ValueError(
+            "A profit of classes needs logits [batch, classes, ...] of two classes or more, and class numbers "
+            f"[batch, ...] or probabilities that sum to 1. Got {tuple(prediction.shape)} and {got}. "
+            "For yes-or-no outputs take 'negative_binary_cross_entropy'."
+        )
 
 
 def _same_shape(prediction: Tensor, target: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
-from awc_balance.batches import Progress, Step, default_step, iterate, split_samples
-from awc_balance.checks import check_choice, check_count
+from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate, split_samples
+from awc_balance.checks import check_callable, check_choice, check_count
 from awc_balance.encoders import Encoders, check_encoders, check_model, parameters_by_modality
 from awc_balance.fisher.estimates import CorrectedBatches, Estimate, MeanSquare
-from awc_balance.fisher.gradients import Key, Measured, as_dense, collect, gradients, refuse_non_finite
+from awc_balance.fisher.gradients import (
+    Gradients,
+    Key,
+    Measured,
+    as_dense,
+    collect,
+    gradients,
+    refuse_non_finite,
+)
 from awc_balance.fisher.objective import Criterion, Objective
 from awc_balance.fisher.per_sample import PerSample
+from awc_balance.nested import copied
+from awc_balance.precision import squared
 from awc_balance.preserve import Mode, measuring
 
 Form: TypeAlias = Literal["per_sample", "per_batch", "corrected"]
@@ -90,7 +101,7 @@ class FisherDiagonal:
     def reset(self) -> None:
         """Forget everything measured."""
         self._estimate = self._empty()
-        self._reached: set[str] = set()
+        self._reached: set[Key] = set()
 
     def update(self, batch_size: int | None = None) -> None:
         """Take in the `.grad` of the encoders as `loss.backward()` left it, for the two batch forms.
@@ -170,11 +181,13 @@ class FisherDiagonal:
         """
         model = check_model(model)
         check_encoders(self.encoders, model)
-        measure = self._measure(Objective(model, criterion, step or default_step))
-        estimate, reached, seen = self._empty(), set[str](), 0
-        with measuring(model, loader, self.mode), _differentiable_rnns(model):
+        check_callable("criterion", criterion, "Pass the loss function of your training.")
+        step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
+        measure = self._measure(Objective(model, criterion, step))
+        estimate, reached, seen = self._empty(), set[Key](), 0
+        with measuring(model, criterion, step, loader=loader, mode=self.mode), _differentiable(model):
             for number, batch in enumerate(iterate(loader, progress)):
-                measured = measure(self._first(batch, seen))
+                measured = measure(self._first(copied(batch), seen))
                 refuse_non_finite(measured, f"batch {number}")
                 self._add(estimate, measured)
                 reached |= measured.reached
@@ -191,7 +204,7 @@ class FisherDiagonal:
     def _add(self, estimate: Estimate, measured: Measured) -> None:
         """Take a batch into an estimate: a sum of squares over samples, or the gradients of the batch mean."""
         if self.form == "per_batch":
-            estimate.add({key: gradient.square() for key, gradient in measured.values.items()}, 1)
+            estimate.add({key: squared(gradient) for key, gradient in measured.values.items()}, 1)
         else:
             estimate.add(measured.values, measured.samples)
 
@@ -215,17 +228,13 @@ class FisherDiagonal:
         _, leaves, rebuild = split_samples(batch)
         return rebuild([leaf[: self.samples - seen] for leaf in leaves])
 
-    def _compute(self, estimate: Estimate, reached: set[str]) -> Diagonal:
+    def _compute(self, estimate: Estimate, reached: set[Key]) -> Diagonal:
         values = estimate.result()
-        missed = {modality for modality, _ in values} - reached
-        if missed:
-            raise RuntimeError(
-                f"The loss should depend on every encoder. No gradient reached {', '.join(sorted(missed))}. "
-                "Name modules that the model calls, or freeze them with requires_grad_(False)."
-            )
+        _check_reached(set(values), reached)
+        _check_no_overflow(values)
         return {
             modality: {
-                name: values[modality, name] if (modality, name) in values else as_dense(None, parameter)
+                name: values[modality, name] if (modality, name) in values else as_dense(None, parameter).real
                 for name, parameter in named.items()
             }
             for modality, named in parameters_by_modality(self.encoders).items()
@@ -254,11 +263,36 @@ def trace(diagonal: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
     }
 
 
+def _check_reached(wanted: set[Key], reached: set[Key]) -> None:
+    missed = {modality for modality, _ in wanted} - {modality for modality, _ in reached}
+    if missed:
+        raise RuntimeError(
+            f"The loss should depend on every encoder. No gradient reached {', '.join(sorted(missed))}. "
+            "Name modules that the model calls, or freeze them with requires_grad_(False)."
+        )
+    if wanted - reached:
+        names = ", ".join(f"`{modality}` ({name})" for modality, name in sorted(wanted - reached))
+        warnings.warn(
+            f"No gradient reached some parameters, so their Fisher diagonal is 0: {names}. Freeze what the loss does "
+            "not depend on; if it does, use torch.utils.checkpoint with use_reentrant=False.",
+            stacklevel=4,
+        )
+
+
+def _check_no_overflow(values: Gradients) -> None:
+    too_large = [f"`{modality}` ({name})" for (modality, name), value in values.items() if not value.isfinite().all()]
+    if too_large:
+        raise ValueError(
+            "Squared gradients should stay within their dtype. They overflow in "
+            f"{', '.join(too_large[:5])}. Scale the loss down."
+        )
+
+
 @contextmanager
-def _differentiable_rnns(model: nn.Module) -> Iterator[None]:
-    """Let recurrent layers be differentiated in evaluation mode, which cuDNN cannot."""
-    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-        with torch.backends.cudnn.flags(enabled=False):
-            yield
-    else:
+def _differentiable(model: nn.Module) -> Iterator[None]:
+    """Gradients whatever the caller switched off; cuDNN cannot differentiate recurrent layers in evaluation mode."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        if recurrent:
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from awc_balance.fisher.gradients import Gradients
+from awc_balance.precision import squared
 
 
 class Estimate(ABC):
@@ -68,10 +69,10 @@ class CorrectedBatches(Estimate):
         self._samples += samples
         for name, value in values.items():
             mean = self._mean.setdefault(name, torch.zeros_like(value))
-            scatter = self._scatter.setdefault(name, torch.zeros_like(value))
+            scatter = self._scatter.setdefault(name, torch.zeros_like(value.real))
             step = value - mean
             mean.add_(step, alpha=samples / self._samples)
-            scatter.addcmul_(step, value.sub_(mean), value=samples)
+            scatter.add_((step * value.sub_(mean).conj()).real, alpha=samples)
 
     def result(self) -> Gradients:
         """The corrected estimate."""
@@ -83,5 +84,5 @@ class CorrectedBatches(Estimate):
         diagonal = {}
         for name, mean in self._mean.items():
             variance = self._scatter[name] / (self._batches - 1)
-            diagonal[name] = (mean.square() - variance / self._samples).clamp_(min=0) + variance
+            diagonal[name] = (squared(mean) - variance / self._samples).clamp_(min=0) + variance
         return diagonal

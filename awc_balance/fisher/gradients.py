@@ -8,6 +8,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from awc_balance.precision import at_least_float32
+
 Key: TypeAlias = tuple[str, str]
 """Modality, and name of the parameter inside its encoder."""
 
@@ -22,23 +24,23 @@ class Measured(NamedTuple):
     """The gradients of the mean loss, or sums of squared gradients."""
     samples: int
     loss: Tensor | None
-    reached: set[str]
-    """The modalities whose parameters the loss depends on."""
+    reached: set[Key]
+    """The parameters that the loss depends on."""
 
 
-def gradients(loss: Tensor, parameters: Mapping[Key, nn.Parameter]) -> tuple[Gradients, set[str]]:
-    """The gradients of a scalar loss, zeros where it does not depend on a parameter, and the modalities reached."""
+def gradients(loss: Tensor, parameters: Mapping[Key, nn.Parameter]) -> tuple[Gradients, set[Key]]:
+    """The gradients of a scalar loss, zeros where it does not depend on a parameter, and those it does depend on."""
     found: tuple[Tensor | None, ...] = (None,) * len(parameters)
     if loss.requires_grad:
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return collect(parameters, found)
 
 
-def collect(parameters: Mapping[Key, nn.Parameter], found: Iterable[Tensor | None]) -> tuple[Gradients, set[str]]:
-    """The found gradients as dense tensors, zeros for missing ones, and the modalities that have any."""
+def collect(parameters: Mapping[Key, nn.Parameter], found: Iterable[Tensor | None]) -> tuple[Gradients, set[Key]]:
+    """The found gradients as dense tensors, zeros for missing ones, and the parameters that have one."""
     named = dict(zip(parameters, found, strict=True))
     values = {key: as_dense(gradient, parameters[key]) for key, gradient in named.items()}
-    return values, {modality for (modality, _), gradient in named.items() if gradient is not None}
+    return values, {key for key, gradient in named.items() if gradient is not None}
 
 
 def as_dense(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:
@@ -47,11 +49,6 @@ def as_dense(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:
         return at_least_float32(torch.zeros_like(parameter, requires_grad=False))
     dense = gradient.detach().to_dense() if gradient.layout != torch.strided else gradient.detach().clone()
     return at_least_float32(dense)
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or in its own dtype if that is finer: squares of half-precision gradients underflow."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def refuse_non_finite(measured: Measured, where: str) -> None:

@@ -23,16 +23,32 @@ class Objective(nn.Module):
         self._step = step
 
     def forward(self, batch: Any) -> Tensor:  # noqa: ANN401
-        """The loss."""
-        return self.with_count(batch)[0]
+        """The loss of a batch that should be a single sample.
+
+        Raises:
+            ValueError: If its prediction or target is of more than one.
+        """
+        prediction, target = predict(self._step, self.model, batch)
+        for value in (prediction, target):
+            if isinstance(value, Tensor) and value.dim() > 0 and len(value) != 1:
+                raise ValueError(
+                    "To take samples one by one, prediction and target of one sample should have the shape [1, ...]. "
+                    f"Got {tuple(value.shape)}. Collate all of a batch into tensors [batch, ...], or use "
+                    "form='corrected', which needs whole batches only."
+                )
+        return self._loss(prediction, target)
 
     def with_count(self, batch: Any) -> tuple[Tensor, int]:  # noqa: ANN401
-        """The loss and the number of samples.
+        """The loss of a batch, and its number of samples."""
+        prediction, target = predict(self._step, self.model, batch)
+        return self._loss(prediction, target), sample_count(prediction, target, batch)
+
+    def _loss(self, prediction: Any, target: Any) -> Tensor:  # noqa: ANN401
+        """The loss.
 
         Raises:
             ValueError: If the criterion returns anything but one number.
         """
-        prediction, target = predict(self._step, self.model, batch)
         loss = self._criterion(prediction, target)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
@@ -40,4 +56,4 @@ class Objective(nn.Module):
                 f"`criterion` should return one number, the mean loss of the batch. Got {got}. "
                 "Reduce it, as in criterion=lambda prediction, target: loss(prediction, target).mean()."
             )
-        return loss.reshape(()), sample_count(prediction, target, batch)
+        return loss.reshape(())

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from awc_balance.batches import split_samples
-from awc_balance.fisher.gradients import Gradients, Key, Measured, at_least_float32, gradients
+from awc_balance.fisher.gradients import Gradients, Key, Measured, gradients
 from awc_balance.fisher.objective import Objective
+from awc_balance.precision import at_least_float32, squared
 
 CHUNK_ELEMENTS = 2**25
 """Elements of per-sample gradients held at once if no chunk size is given: 128 MiB of float32."""
@@ -42,32 +43,31 @@ class PerSample:
         """See the class."""
         self._objective = objective
         self._parameters = dict(parameters)
-        own = {id(parameter): name for name, parameter in objective.named_parameters()}
-        self._names = {key: own[id(parameter)] for key, parameter in self._parameters.items()}
+        self._names = _names_of(objective, self._parameters)
         elements = sum(parameter.numel() for parameter in self._parameters.values())
         self._chunk = chunk_size or max(1, CHUNK_ELEMENTS // max(elements, 1))
         self._vectorise: bool | None = None
-        self._reached: set[str] = set()
+        self._reached: set[Key] = set()
 
     def measure(self, batch: Any) -> Measured:  # noqa: ANN401
         """The sums of squared gradients over the samples of a batch."""
         count, samples, rebuild = split_samples(batch)
         if self._vectorise is None:
             self._vectorise = True
-            first = [leaf[:CHECKED] for leaf in samples]
-            if not self._agree(self._gradients(first, rebuild)[0], self._one_by_one(first, rebuild)[0]):
+            exact, fast = ([leaf[:CHECKED].clone() for leaf in samples] for _ in range(2))
+            if not self._agree(self._one_by_one(exact, rebuild)[0], self._gradients(fast, rebuild)[0]):
                 self._stop_vectorising("the vectorised ones differ from autograd's")
         total: Gradients = {}
         losses: list[Tensor] = []
         for start in range(0, count, self._chunk):
-            found, loss = self._gradients([leaf[start : start + self._chunk] for leaf in samples], rebuild)
+            # Copies, since the model may change its inputs in place.
+            found, loss = self._gradients([leaf[start : start + self._chunk].clone() for leaf in samples], rebuild)
             losses.append(loss)
             for key, gradient in found.items():
-                square = gradient.square().sum(0)
+                square = squared(gradient).sum(0)
                 total[key] = total[key].add_(square) if key in total else square
         # Vectorised gradients are zeros, not None, where there is no dependence.
-        doubtful = {key: value for key, value in total.items() if key[0] not in self._reached}
-        self._reached |= {modality for (modality, _), value in doubtful.items() if bool(value.any())}
+        self._reached |= {key for key, value in total.items() if key not in self._reached and bool(value.any())}
         return Measured(total, count, torch.cat(losses).mean(), self._reached)
 
     def _gradients(self, samples: Samples, rebuild: Rebuild) -> Found:
@@ -94,18 +94,19 @@ class PerSample:
     def _vectorised(self, samples: Samples, rebuild: Rebuild) -> Found:
         """By `vmap(grad)`."""
 
-        def objective(values: dict[str, Tensor], *sample: Tensor) -> Tensor:
+        def objective(values: Gradients, *sample: Tensor) -> Tensor:
+            named = {name: values[key] for key, names in self._names.items() for name in names}
             batch = rebuild([leaf.unsqueeze(0) for leaf in sample])
-            loss: Tensor = functional_call(self._objective, values, (batch,))
+            loss: Tensor = functional_call(self._objective, named, (batch,), tie_weights=False)
             return loss
 
-        values = {own: self._parameters[key].detach() for key, own in self._names.items()}
+        values = {key: parameter.detach() for key, parameter in self._parameters.items()}
         in_dims = (None, *(0 for _ in samples))
         with warnings.catch_warnings():
             # An operation without a batching rule is run sample by sample inside, which is slower but right.
             warnings.filterwarnings("ignore", message="There is a performance drop")
             found, losses = vmap(grad_and_value(objective), in_dims, randomness="different")(values, *samples)
-        return {key: at_least_float32(found[own]) for key, own in self._names.items()}, losses
+        return {key: at_least_float32(gradient) for key, gradient in found.items()}, losses
 
     def _stop_vectorising(self, reason: str) -> None:
         self._vectorise = False
@@ -116,7 +117,7 @@ class PerSample:
             stacklevel=2,
         )
 
-    def _agree(self, fast: Gradients, exact: Gradients) -> bool:
+    def _agree(self, exact: Gradients, fast: Gradients) -> bool:
         """Whether two sets of gradients are equal up to what the order of summation makes of them."""
         norms = {key: float(torch.linalg.vector_norm(gradient)) for key, gradient in exact.items()}
         if not all(map(isfinite, norms.values())):
@@ -127,3 +128,14 @@ class PerSample:
             if not float(torch.linalg.vector_norm(fast[key] - exact[key])) <= allowed:
                 return False
         return True
+
+
+def _names_of(objective: nn.Module, parameters: Mapping[Key, nn.Parameter]) -> dict[Key, list[str]]:
+    """Every place where a parameter is registered, once: a module may be reached under several names."""
+    keys = {id(parameter): key for key, parameter in parameters.items()}
+    names: dict[Key, list[str]] = {key: [] for key in parameters}
+    for prefix, module in objective.named_modules():  # names every module once
+        for name, parameter in module.named_parameters(prefix, recurse=False, remove_duplicate=False):
+            if id(parameter) in keys:
+                names[keys[id(parameter)]].append(name)
+    return names

@@ -301,7 +301,7 @@ BAD = {
         nn.Linear(2, 2),
         lambda m, x: m["b"](x) + (m["a"](x) if m["a"](x).abs().sum() > 0 else m["a"](x) + m["a"](x)),
         RuntimeError,
-        "called more than 2 times",
+        "called 2 times with all of them, and 3",
     ),
 }
 

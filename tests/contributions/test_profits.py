@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from awc_balance.contributions.profits import (
     MeanProfit,
     accuracy,
     as_profit,
+    negative_binary_cross_entropy,
     negative_cross_entropy,
     negative_mse,
     pearson,
@@ -96,6 +99,12 @@ def test_values_of_the_other_profits():
     assert negative_cross_entropy(logits, classes).item() == pytest.approx(
         -torch.nn.functional.cross_entropy(logits, classes).item()
     )
+    probabilities = torch.tensor([[0.2, 0.8], [0.5, 0.5], [1.0, 0.0]])
+    assert negative_cross_entropy(logits, probabilities).item() == pytest.approx(
+        -torch.nn.functional.cross_entropy(logits, probabilities).item()
+    )
+    yes = torch.tensor([[0.0, 1.0]])
+    assert negative_binary_cross_entropy(torch.zeros(1, 2), yes).tolist() == pytest.approx([-math.log(2)] * 2)
     assert negative_mse(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]])).tolist() == [-4, 0]
 
 
@@ -130,6 +139,13 @@ def test_unknown_profits_are_refused(profit, error, words):
         (negative_mse, torch.randn(4, 1), torch.randn(4)),
         (accuracy, torch.randn(4), torch.tensor([0, 1, 0, 1])),
         (accuracy, torch.randn(4, 2), torch.randn(4, 2)),
+        (accuracy, torch.randn(4, 1), torch.tensor([0, 1, 0, 1])),
+        (negative_cross_entropy, torch.randn(4), torch.rand(4)),
+        (negative_cross_entropy, torch.randn(4, 1), torch.rand(4, 1)),
+        (negative_cross_entropy, torch.randn(4, 3), torch.ones(4, 3)),
+        (negative_cross_entropy, torch.randn(4, 3), torch.tensor([0, 1])),
+        (negative_cross_entropy, torch.randn(4, 3), [0, 1, 2, 0]),
+        (negative_binary_cross_entropy, torch.randn(4, 1), torch.rand(4)),
     ],
 )
 def test_a_target_that_does_not_match_is_refused(function, prediction, target):
