@@ -1,0 +1,1 @@
+"""What things cost, measured; results carry the hardware they were measured on."""

@@ -1,0 +1,163 @@
+"""What a copy of MM-Fi holds: every file counted by listing folders, a few of them read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from examples.mmfi.arrays import Array
+from examples.mmfi.conventions import MODALITIES, Conventions
+from examples.mmfi.layout import ClipId, RawClip, modality_frames
+from examples.mmfi.readers import READERS, DamagedFileError, read_ground_truth
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ModalityFiles:
+    """Files of one modality in one clip.
+
+    Attributes:
+        count: Files with a frame number.
+        missing: Frames without a file.
+        empty: Files of 0 bytes.
+        beyond: Files of frames that the ground truth does not have.
+        example: One of those that are not empty, drawn at random.
+    """
+
+    count: int
+    missing: int
+    empty: Sequence[Path]
+    beyond: Sequence[Path]
+    example: Path | None
+
+
+@dataclass(frozen=True)
+class ClipSurvey:
+    """One clip: the frames of its ground truth, None where that does not open, and its files by modality."""
+
+    clip: RawClip
+    frames: int | None
+    files: Mapping[str, ModalityFiles]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some files read: their values and, by path, what was wrong with those that are damaged."""
+
+    values: Sequence[Array]
+    damaged: Mapping[Path, str]
+
+    @property
+    def size(self) -> int:
+        """Files that were tried."""
+        return len(self.values) + len(self.damaged)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All that `doctor` looks at.
+
+    Attributes:
+        clips: Every clip.
+        samples: Read files by modality, and the poses of some clips as `ground_truth`.
+        other_folders: Number of clips that have a folder which no modality uses, by its name.
+    """
+
+    clips: Sequence[ClipSurvey]
+    samples: Mapping[str, Sample]
+    other_folders: Mapping[str, int]
+
+    @property
+    def names(self) -> set[ClipId]:
+        """Names of the clips."""
+        return {survey.clip.name for survey in self.clips}
+
+    def having(self, modality: str) -> list[ClipSurvey]:
+        """Clips that have files of a modality."""
+        return [survey for survey in self.clips if survey.files[modality].count]
+
+
+def survey_copy(clips: Iterable[RawClip], conventions: Conventions, sample: int, seed: int = 0) -> Survey:
+    """List the files of all clips and read some.
+
+    Args:
+        clips: What `find_clips` found.
+        conventions: How to read.
+        sample: Files to read of each modality, spread over the clips.
+        seed: Of the choice.
+    """
+    rng = np.random.default_rng(seed)
+    surveys = [survey_clip(clip, conventions.frames_per_clip, rng) for clip in clips]
+    paths = {"ground_truth": [survey.clip.ground_truth for survey in surveys if survey.frames is not None]}
+    for modality in MODALITIES:
+        examples = (survey.files[modality].example for survey in surveys)
+        paths[modality] = [path for path in examples if path is not None]
+    return Survey(
+        clips=surveys,
+        samples={kind: _read(_spread(paths[kind], sample), kind, conventions) for kind in paths},
+        other_folders=_other_folders(surveys, {conventions.folder(modality) for modality in MODALITIES}),
+    )
+
+
+def survey_clip(clip: RawClip, expected: int, rng: np.random.Generator) -> ClipSurvey:
+    """List the files of one clip and open its ground truth, without reading it.
+
+    Args:
+        clip: The clip.
+        expected: Frames to expect where there is no ground truth.
+        rng: For the choice of examples.
+    """
+    frames = _frames_of(clip.ground_truth)
+    files = {modality: _list(clip, modality, frames or expected, rng) for modality in MODALITIES}
+    return ClipSurvey(clip, frames, files)
+
+
+def _list(clip: RawClip, modality: str, frames: int, rng: np.random.Generator) -> ModalityFiles:
+    files = sorted(modality_frames(clip, modality).items())
+    filled = [file.path for _, file in files if file.size]
+    return ModalityFiles(
+        count=len(files),
+        missing=len(set(range(1, frames + 1)) - {number for number, _ in files}),
+        empty=[file.path for _, file in files if not file.size],
+        beyond=[file.path for number, file in files if not 1 <= number <= frames],
+        example=filled[rng.integers(len(filled))] if filled else None,
+    )
+
+
+def _frames_of(ground_truth: Path) -> int | None:
+    try:
+        return len(np.load(ground_truth, mmap_mode="r"))
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError):
+        return None
+
+
+def _other_folders(surveys: Iterable[ClipSurvey], used: set[str]) -> dict[str, int]:
+    places = [survey.clip.ground_truth.parent for survey in surveys]
+    folders = Counter(entry.name for place in places for entry in place.iterdir() if not entry.suffix)
+    return {name: folders[name] for name in sorted(folders) if name not in used}
+
+
+def _read(paths: Iterable[Path], kind: str, conventions: Conventions) -> Sample:
+    values: list[Array] = []
+    damaged: dict[Path, str] = {}
+    for path in paths:
+        _read_into(values, damaged, path, kind, conventions)
+    return Sample(values, damaged)
+
+
+def _read_into(values: list[Array], damaged: dict[Path, str], path: Path, kind: str, conventions: Conventions) -> None:
+    try:
+        values.append({**READERS, "ground_truth": read_ground_truth}[kind](path, conventions))
+    except DamagedFileError as error:
+        damaged[path] = error.reason
+
+
+def _spread(items: Sequence[Item], count: int) -> list[Item]:
+    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[place] for place in places]
