@@ -1,1 +1,1 @@
-"""Runnable examples: `quickstart` (seconds), `mars` (a real radar recording, minutes)."""
+"""Runnable examples: `quickstart` (seconds), `mars` (a real radar recording, minutes), `mmfi` (the paper's data)."""

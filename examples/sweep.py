@@ -24,9 +24,17 @@ Tick = Callable[[], None]
 class Settings(Protocol):
     """The settings of a run: a dataclass with a name, a seed and a number of epochs."""
 
-    name: str
-    seed: int
-    epochs: int
+    @property
+    def name(self) -> str:
+        """In tables and file names."""
+
+    @property
+    def seed(self) -> int:
+        """Of all randomness."""
+
+    @property
+    def epochs(self) -> int:
+        """How often `tick` is called."""
 
 
 def sweep(
@@ -45,13 +53,17 @@ def sweep(
         runs: The settings, with `name`, `seed` and `epochs`.
         folder: Where results go, one JSON file per run.
         describe: From settings to plain values. A run is known by these.
-        workers: Processes with one thread each; None: one per core.
+        workers: Processes with one thread each; None: one per core; 0: one run after the other in this process,
+            with all its threads, for a GPU that a run fills.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / _file_name(run, describe(run)) for run in runs]
+    files = [folder / f"{file_stem(run, describe(run))}.json" for run in runs]
     todo = [i for i, file in enumerate(files) if not file.exists()]
-    if todo:
-        _work(train, [(runs[i], files[i]) for i in todo], workers or os.cpu_count() or 1)
+    jobs = [(runs[i], files[i]) for i in todo]
+    if jobs and workers == 0:
+        _work_here(train, jobs)
+    elif jobs:
+        _work(train, jobs, workers or os.cpu_count() or 1)
     return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
@@ -62,10 +74,30 @@ def write_json(path: Path, content: object) -> None:
     draft.replace(path)
 
 
-def _file_name(run: Settings, description: dict[str, Any]) -> str:
+def file_stem(run: Settings, description: dict[str, Any]) -> str:
+    """The name of a run's files, without an ending: a run with other settings has another."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
     words = re.sub(r"[^a-z0-9]+", "-", run.name.lower()).strip("-")
-    return f"{words}-seed{run.seed}-{digest}.json"
+    return f"{words}-seed{run.seed}-{digest}"
+
+
+def _work_here(train: Callable[[Any, Tick], dict[str, Any]], jobs: list[tuple[Any, Path]]) -> None:
+    with tqdm(total=sum(run.epochs for run, _ in jobs), unit="epoch") as bar:
+        for number, (run, file) in enumerate(jobs):
+            try:
+                write_json(file, train(run, bar.update))
+            except KeyboardInterrupt:
+                _say_stopped(bar, len(jobs) - number, len(jobs))
+                return
+            _say_done(bar, run)
+
+
+def _say_done(bar: Any, run: Settings) -> None:  # noqa: ANN401 - tqdm carries no types
+    bar.write(f"done: {run.name}, seed {run.seed}", file=sys.stderr)
+
+
+def _say_stopped(bar: Any, left: int, total: int) -> None:  # noqa: ANN401 - tqdm carries no types
+    bar.write(f"stopped: {left} of {total} runs were not finished; run again to go on", file=sys.stderr)
 
 
 def _work(train: Callable[[Any, Tick], dict[str, Any]], jobs: list[tuple[Any, Path]], workers: int) -> None:
@@ -83,18 +115,18 @@ def _work(train: Callable[[Any, Tick], dict[str, Any]], jobs: list[tuple[Any, Pa
                 for result, run, file in waiting:
                     if result.ready():
                         write_json(file, result.get())
-                        bar.write(f"done: {run.name}, seed {run.seed}", file=sys.stderr)
+                        _say_done(bar, run)
                     else:
                         still.append((result, run, file))
                 waiting = still
                 if waiting:
                     waiting[0][0].wait(0.5)
                 bar.update(done.value - bar.n)
+            pool.close()  # and let processes end by themselves, so that libraries in them can tidy up
+            pool.join()
         except KeyboardInterrupt:
             pool.terminate()
-            bar.write(
-                f"stopped: {len(waiting)} of {len(jobs)} runs were not finished; run again to go on", file=sys.stderr
-            )
+            _say_stopped(bar, len(waiting), len(jobs))
 
 
 _done: Synchronized[int]

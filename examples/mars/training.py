@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from awc_balance import AWCRegularizer, ShapleyContribution
+from awc_balance import AWCRegularizer
 from examples.mars.data import MODALITIES, Frames, load
 from examples.mars.model import PoseModel
-from examples.pose_metrics import mpjpe, pa_mpjpe
+from examples.measures import contributions, error_sums, mean_errors, pose_pairs, spread
+from examples.pose_metrics import mpjpe
 
 PLAIN = "all, plain"
 AWC_SETTINGS = {
@@ -90,61 +91,29 @@ def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
         if epochs[-1]["held_out_mm"] <= min(epoch["held_out_mm"] for epoch in epochs):
             best = copy.deepcopy(model.state_dict())
         tick()
-    last = evaluate(model, splits.test)
+    test = batches(splits.test, 512)
+    last = mean_errors(error_sums(model, test))
     model.load_state_dict(best)
     return {
         "run": asdict(run),
-        "test": evaluate(model, splits.test),
+        "test": mean_errors(error_sums(model, test)),
         "test_last_epoch": last,
-        "spread_mm": _spread(model, splits.test),
+        "spread_mm": spread(model, model.encoders, test),
         "poses": _poses(model, splits.test),
         "epochs": epochs,
         "awc": [] if awc is None else awc.history,
     }
 
 
-@torch.no_grad()
-def evaluate(model: PoseModel, frames: Frames) -> dict[str, float]:
-    """MPJPE and PA-MPJPE over all frames, in mm."""
-    predictions = torch.cat([model(inputs) for inputs, _ in batches(frames, 512)])
-    return {
-        "mpjpe_mm": 1000 * mpjpe(predictions, frames.poses).item(),
-        "pa_mpjpe_mm": 1000 * pa_mpjpe(predictions, frames.poses).item(),
-    }
-
-
 def _epoch(model: PoseModel, held_out: DataLoader[Any]) -> dict[str, Any]:
     """The error on held-out frames, and who contributes to it under two profits."""
-    row: dict[str, Any] = {}
-    for profit in ("pearson", "negative_mse"):
-        result = ShapleyContribution(model, model.encoders, profit).evaluate(held_out)
-        row[profit] = dict(result)
-    with torch.no_grad():
-        errors = [(mpjpe(model(inputs), poses).item(), len(poses)) for inputs, poses in held_out]
-    row["held_out_mm"] = 1000 * sum(error * n for error, n in errors) / sum(n for _, n in errors)
-    return row
+    error = mean_errors(error_sums(model, held_out))["mpjpe_mm"]
+    return {**contributions(model, model.encoders, held_out), "held_out_mm": error}
 
 
-def _spread(model: PoseModel, frames: Frames) -> dict[str, float]:
-    """Standard deviation over test frames, in mm and averaged over coordinates, of predictions from one modality alone.
-
-    The others' features are zero, as in the paper's Figure 4. "target" is that of the true poses.
-    """
-    whole = [frames.take(torch.arange(len(frames)))]
-    deviation = ShapleyContribution(model, model.encoders, lambda prediction, _: prediction.std(0)).evaluate(whole)
-    spread = {modality: 1000 * deviation.profits[frozenset({modality})] for modality in model.encoders}
-    return spread | {"target": 1000 * frames.poses.std(0).mean().item()}
-
-
-@torch.no_grad()
 def _poses(model: PoseModel, frames: Frames, count: int = 4) -> dict[str, Any]:
     """True and predicted poses of some test frames, far apart, in whole mm."""
-    inputs, poses = frames.take(torch.linspace(0, len(frames) - 1, count + 2).long()[1:-1])
-    return {"true": _rounded(poses), "predicted": _rounded(model(inputs))}
-
-
-def _rounded(poses: Tensor) -> Any:  # noqa: ANN401 - nested lists
-    return (1000 * poses).round().int().tolist()
+    return pose_pairs(model, frames.take(torch.linspace(0, len(frames) - 1, count + 2).long()[1:-1]))
 
 
 def plan(data: str, seeds: int, epochs: int, fisher: str) -> Iterator[Run]:

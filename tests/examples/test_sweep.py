@@ -40,6 +40,25 @@ def test_results_come_in_order_and_are_reused(tmp_path):
     assert again[3]["name"] == "c"
 
 
+def process(job, tick):
+    tick()
+    return {"process": os.getpid()}
+
+
+def test_without_workers_runs_are_done_in_this_process(tmp_path):
+    assert sweep(process, [Job("a"), Job("b")], tmp_path, asdict, 0) == 2 * [{"process": os.getpid()}]
+
+
+def test_a_run_that_is_stopped_in_this_process_leaves_the_finished_ones(tmp_path, capsys):
+    def stopped(job, tick):
+        if job.name == "b":
+            raise KeyboardInterrupt
+        return {"name": job.name}
+
+    assert sweep(stopped, [Job("a"), Job("b"), Job("c")], tmp_path, asdict, 0) == [{"name": "a"}]
+    assert "stopped: 2 of 3 runs were not finished" in capsys.readouterr().err
+
+
 def test_a_run_with_other_settings_is_another_run(tmp_path):
     first, second = (sweep(work, [Job("a", epochs=epochs)], tmp_path, asdict, 1) for epochs in (1, 2))
     assert first != second

@@ -1,0 +1,34 @@
+"""What a result was made with: versions and hardware, without the name of the machine."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    packages = {name: version(name) for name in ("numpy", "scikit-learn")}
+    return {"python": platform.python_version(), "torch": torch.__version__, **packages}
+
+
+def hardware(device: torch.device, processes: int = 1) -> str:
+    """The accelerator or processor that computes, in words.
+
+    Args:
+        device: Where the model is.
+        processes: How many such devices work together.
+    """
+    if device.type == "cuda":
+        return f"{processes} x {torch.cuda.get_device_name(device)}"
+    return f"{processes} x {torch.get_num_threads()} threads of {processor_name()}"
+
+
+def processor_name() -> str:
+    """The model of the processor, as far as the system tells."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
