@@ -1,0 +1,86 @@
+"""Several processes that train one model, as `torchrun` starts them; everything works for a single one too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Value = TypeVar("Value")
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Work together with the other processes that `torchrun` started, if there are any.
+
+    Args:
+        device: Where this process computes: GPUs talk by NCCL, anything else by Gloo.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name, else a GPU if there is one; each process on a machine takes a GPU of its own.
+
+    Raises:
+        ValueError: If torch finds no such device.
+    """
+    kind = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda":
+        kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    try:
+        return torch.empty(0, device=kind).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"`device` should be one that torch finds. Got `{kind}`: {reason}") from error
+
+
+def rank() -> int:
+    """The number of this process; 0 is the one that writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes."""
+    if dist.is_initialized():
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def gathered(value: Value) -> list[Value]:
+    """A picklable value of every process, by rank, on all of them."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Value | None] = [None] * count()
+    dist.all_gather_object(values, value)
+    return [value for value in values if value is not None]
+
+
+def copy_buffers(module: nn.Module) -> None:
+    """Give every process the buffers of process 0.
+
+    Batch-norm statistics differ between processes, and sums on a GPU in their last bits.
+    """
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)

@@ -1,0 +1,61 @@
+"""Two processes, started by torchrun, against one."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from examples.mmfi import processes
+from tests.mmfi.raw_tree import REPOSITORY
+from tests.mmfi.training.two_processes import steps_of_an_epoch
+
+
+@pytest.fixture(scope="module")
+def together(simulated, tmp_path_factory):
+    """What two processes wrote, and in the same folder what one alone did."""
+    out = tmp_path_factory.mktemp("together")
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["-m", "tests.mmfi.training.two_processes", str(simulated[1]), str(out)]
+    done = subprocess.run([*start, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    steps_of_an_epoch(simulated[1], out)
+    return out
+
+
+def state(out, name):
+    return torch.load(out / name, weights_only=True)
+
+
+def tensors(state):
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize("kind", ["model", "awc"])
+def test_processes_have_equal_weights_anchors_and_strengths(together, kind):
+    first, second = (state(together, f"state{rank}of2.pt")[kind] for rank in (0, 1))
+    assert all(torch.equal(value, second[name]) for name, value in tensors(first).items())
+    assert first.get("_extra_state") == second.get("_extra_state")
+
+
+@pytest.mark.parametrize("kind", ["model", "awc"])
+def test_two_processes_do_what_one_does(together, kind):
+    alone, first = (tensors(state(together, name)[kind]) for name in ("state0of1.pt", "state0of2.pt"))
+    for name, value in alone.items():
+        torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_both_processes_report_the_same_and_resume_bit_for_bit(together):
+    (whole, resumed), other = (json.loads((together / f"run{rank}.json").read_text()) for rank in (0, 1))
+    assert whole == resumed
+    assert [whole, resumed] == other
+    assert whole["hardware"].startswith("2 x")
+
+
+def test_a_single_process_needs_no_others():
+    value = torch.ones(3)
+    assert (processes.rank(), processes.count()) == (0, 1)
+    assert processes.summed(value) is value
+    assert processes.gathered({"a": 1}) == [{"a": 1}]
+    processes.copy_buffers(torch.nn.BatchNorm1d(2))
