@@ -1,7 +1,9 @@
 # `make test` and `make demo` need Python >= 3.10 with pip, and nothing else.
+# `make demo DATA=/path/to/MMFi` uses a real copy of MM-Fi; `MARS=/path/to/MARS` one of the radar recording.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DATA ?=
 MARS ?=
 
 .PHONY: test demo lint clean
@@ -11,6 +13,7 @@ test: $(VENV)/ready
 
 demo: $(VENV)/ready
 	$(BIN)/python -m examples.quickstart
+	$(BIN)/python -m examples.mmfi demo $(if $(DATA),--data "$(DATA)")
 	$(BIN)/python -m examples.mars --if-found $(if $(MARS),--data "$(MARS)")
 
 lint: $(VENV)/ready

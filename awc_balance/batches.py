@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from awc_balance.nested import leaves_of, map_tensors, tree_flatten, tree_unflatten
+from awc_balance.nested import leaves_of, map_tensors
 
 Step: TypeAlias = Callable[[nn.Module, Any], tuple[Any, Any]]
 Progress: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
@@ -57,21 +57,22 @@ def to_device(batch: Any, device: torch.device) -> Any:  # noqa: ANN401
     return map_tensors(lambda tensor: tensor.to(device), batch)
 
 
-def sample_count(*values: Any) -> int:  # noqa: ANN401
-    """The number of samples: the length of the first tensor in the first value that holds one.
+def sample_count(prediction: Any, target: Any, batch: Any) -> int:  # noqa: ANN401
+    """The number of samples: the first dimension of the prediction, else of the target, else of the whole batch.
 
     Raises:
-        ValueError: If no value holds a tensor with a batch dimension, or if that dimension is empty.
+        ValueError: If none of them has one, if it is empty, or if the tensors of the batch disagree.
     """
-    for leaf in leaves_of(values):
-        if isinstance(leaf, Tensor) and leaf.dim() > 0:
-            if len(leaf) == 0:
-                break
-            return len(leaf)
-    raise ValueError(
-        "A batch should hold at least one sample. Found no tensor with a non-empty first dimension in the "
-        "prediction, the target or the batch. Let `step` return tensors of shape [batch, ...]."
-    )
+    for value in (prediction, target, batch):
+        sizes = {len(leaf) for leaf in leaves_of(value) if isinstance(leaf, Tensor) and leaf.dim() > 0}
+        if sizes:
+            break
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            "A batch should hold at least one sample, along the first dimension of all its tensors. "
+            f"Got the lengths {sorted(sizes) or 'of no tensor'}. Let `step` return a prediction [batch, ...]."
+        )
+    return sizes.pop()
 
 
 def split_samples(batch: Any) -> tuple[int, list[Tensor], Callable[[list[Tensor]], Any]]:  # noqa: ANN401
@@ -84,23 +85,20 @@ def split_samples(batch: Any) -> tuple[int, list[Tensor], Callable[[list[Tensor]
     Raises:
         ValueError: If the tensors disagree on the number of samples.
     """
-    leaves, structure = tree_flatten(batch)
-    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.dim() > 0]
-    sizes = sorted({len(leaves[i]) for i in places})
-    if len(sizes) != 1 or sizes[0] == 0:
-        shapes = ", ".join(str(tuple(leaves[i].shape)) for i in places) or "no tensor"
+    samples = [leaf for leaf in leaves_of(batch) if isinstance(leaf, Tensor) and leaf.dim() > 0]
+    sizes = {len(leaf) for leaf in samples}
+    if len(sizes) != 1 or 0 in sizes:
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in samples) or "no tensor"
         raise ValueError(
             "To take samples one by one, every tensor of a batch should have the samples along its first "
             f"dimension. Got the shapes {shapes}. Use form='corrected', which needs whole batches only."
         )
 
     def rebuild(slices: list[Tensor]) -> Any:  # noqa: ANN401
-        filled = list(leaves)
-        for place, part in zip(places, slices, strict=True):
-            filled[place] = part
-        return tree_unflatten(filled, structure)
+        following = iter(slices)
+        return map_tensors(lambda tensor: next(following) if tensor.dim() > 0 else tensor, batch)
 
-    return sizes[0], [leaves[i] for i in places], rebuild
+    return sizes.pop(), samples, rebuild
 
 
 def iterate(loader: Iterable[Any], progress: Progress | None = None) -> Iterator[Any]:

@@ -90,6 +90,6 @@ def _number(name: str, value: object) -> float:
     """A float of any real number, also of a tensor that holds one."""
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
-    if not isinstance(value, Real):
-        raise TypeError(f"`{name}` should be numbers. Got {type(value).__name__}. Pass floats.")
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"`{name}` should be made of numbers. Got {type(value).__name__}. Pass a float.")
     return float(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -29,11 +30,18 @@ def check_model(model: nn.Module) -> nn.Module:
     """The unwrapped model.
 
     Raises:
-        TypeError: If it is not an `nn.Module`.
+        TypeError: If it is not an `nn.Module`, or parts of it are TorchScript, which cannot be looked into.
         ValueError: If it has parameters that are made only when it first runs.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` should be an nn.Module. Got {type(model).__name__}. Pass the module itself.")
+    scripted = [
+        name or "the model" for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)
+    ]
+    if scripted:
+        raise TypeError(
+            f"The model should be plain modules. Scripted are {', '.join(scripted)}. Use torch.compile instead."
+        )
     lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
     if lazy:
         raise ValueError(

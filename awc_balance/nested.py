@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -11,24 +11,28 @@ from torch import Tensor
 
 # torch's own walk. The name is private, but torch.func and torch.export stand on it, and it has not changed since
 # torch 2.0.
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["copied", "leaves_of", "map_tensors", "rebuilt", "tree_flatten", "tree_unflatten"]
+__all__ = ["copied", "leaves_of", "map_tensors"]
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:  # noqa: ANN401
-    """The same structure with `function` of every tensor in it."""
+def map_tensors(
+    function: Callable[[Tensor], Tensor],
+    value: Any,  # noqa: ANN401
+    other: Callable[[Any], Any] = lambda leaf: leaf,
+) -> Any:  # noqa: ANN401
+    """The same structure with `function` of every tensor in it, and `other` of everything else."""
 
     def convert(leaf: Any) -> Any:  # noqa: ANN401
         if isinstance(leaf, Tensor):
             return function(leaf)
         parts = _parts(leaf)
         if not parts:
-            return leaf
+            return other(leaf)
         changed = copy.copy(leaf)
         for name, part in parts.items():
-            new = map_tensors(function, part)
-            if isinstance(leaf, dict):
+            new = map_tensors(function, part, other)
+            if isinstance(leaf, MutableMapping):
                 changed[name] = new
             else:
                 object.__setattr__(changed, name, new)  # a dataclass may be frozen
@@ -47,18 +51,20 @@ def leaves_of(value: Any) -> list[Any]:  # noqa: ANN401
 
 
 def copied(value: Any) -> Any:  # noqa: ANN401
-    """The same structure with detached copies of the tensors in it."""
-    return map_tensors(lambda tensor: tensor.detach().clone(), value)
+    """The same structure with detached copies of the tensors in it, and deep copies of everything else."""
+    return map_tensors(lambda tensor: tensor.detach().clone(), value, _deep_copy)
 
 
-def rebuilt(value: Any) -> Any:  # noqa: ANN401
-    """The same structure in new containers, with the same tensors in it."""
-    return map_tensors(lambda tensor: tensor, value)
+def _deep_copy(leaf: Any) -> Any:  # noqa: ANN401
+    try:
+        return copy.deepcopy(leaf)
+    except Exception:
+        return leaf
 
 
 def _parts(leaf: Any) -> dict[Any, Any]:  # noqa: ANN401
-    """What is inside a dataclass, or a dict of a kind that torch's walk does not know."""
-    if isinstance(leaf, dict):
+    """What is inside a dataclass, or a mapping of a kind that torch's walk does not know."""
+    if isinstance(leaf, MutableMapping):
         return dict(leaf)
     if is_dataclass(leaf) and not isinstance(leaf, type):
         return {field.name: getattr(leaf, field.name) for field in fields(leaf)}

@@ -35,17 +35,19 @@ def add_pull_gradient_(terms: Iterable[Pulled], alpha: float) -> None:
     """Add 2 alpha F (theta - anchor), the gradient of `alpha * pull(terms)`, to `.grad` in place.
 
     Raises:
-        ValueError: If a gradient is sparse.
+        ValueError: If a gradient is sparse; nothing is added then.
     """
-    for parameter, anchor, fisher in terms:
-        gradient = (_offset(parameter, anchor) * fisher).mul_(2 * alpha).to(parameter.dtype)
-        if parameter.grad is None:
-            parameter.grad = gradient
-        elif parameter.grad.layout != torch.strided:
+    terms = list(terms)
+    for parameter, *_ in terms:
+        if parameter.grad is not None and parameter.grad.layout != torch.strided:
             raise ValueError(
                 f"The gradient of a pulled parameter should be dense. Got {parameter.grad.layout}. "
                 "Add awc() to the loss instead, or build the embedding with sparse=False."
             )
+    for parameter, anchor, fisher in terms:
+        gradient = (_offset(parameter, anchor) * fisher).mul_(2 * alpha).to(parameter.dtype)
+        if parameter.grad is None:
+            parameter.grad = gradient
         else:
             parameter.grad.add_(gradient)
 

@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ _REGISTERS = ("_parameters", "_buffers", "_modules")
 def measuring(model: nn.Module, *others: object, loader: object = None, mode: Mode = "eval") -> Iterator[None]:
     """Run a model without leaving a trace of it.
 
-    Attributes, buffers (batch-norm statistics), training flags, and all random state, that of the loader's generators
-    too, are as before on leaving, also after an exception. Compiled parts run uncompiled meanwhile, because hooks
+    Attributes, buffers (batch-norm statistics), frozen parameters, training flags, and the random state of torch,
+    numpy, Python and the loader's generators are as before on leaving, also after an exception; only what was added to
+    lists and dicts of the user's own stays there. Compiled parts run uncompiled meanwhile, because hooks
     added after compilation never fire.
 
     Args:
@@ -35,6 +36,7 @@ def measuring(model: nn.Module, *others: object, loader: object = None, mode: Mo
         module for part in (model, *others) if isinstance(part, nn.Module) for module in part.modules()
     )
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))  # what is measured outlives the caller's inference mode
         stack.callback(RandomState(loader).restore)
         for module in modules:
             stack.enter_context(_as_it_was(module))
@@ -48,10 +50,10 @@ def measuring(model: nn.Module, *others: object, loader: object = None, mode: Mo
 
 
 class RandomState:
-    """The present state of all random generators that the user's code may draw from.
+    """The present state of the global random generators, and of a loader's own.
 
     Args:
-        loader: Its generators are included, with those of its samplers.
+        loader: Its generators and those of its samplers.
     """
 
     def __init__(self, loader: object = None) -> None:
@@ -79,10 +81,15 @@ class RandomState:
 
 @contextmanager
 def _as_it_was(module: nn.Module) -> Iterator[None]:
-    """Put back a module's attributes, what is registered with it, and the content of its buffers."""
+    """Put back what a module's attributes and registers refer to, and the content of its tensors.
+
+    The parameters that are trained are not copied: a forward pass does not write to them.
+    """
     attributes = dict(vars(module))
     registered = {name: dict(attributes[name]) for name in _REGISTERS}
-    buffers = [buffer for buffer in module._buffers.values() if buffer is not None and _writable(buffer)]
+    frozen = [parameter for parameter in module._parameters.values() if parameter is not None and _frozen(parameter)]
+    tensors = [*module._buffers.values(), *frozen, *attributes.values()]
+    buffers = [tensor for tensor in tensors if isinstance(tensor, Tensor) and _writable(tensor)]
     contents = [buffer.detach().clone() for buffer in buffers]
     try:
         yield
@@ -97,17 +104,25 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
             buffer.data.copy_(content)
 
 
+def _frozen(parameter: Tensor) -> bool:
+    return not parameter.requires_grad
+
+
 def _writable(buffer: Tensor) -> bool:
-    """Whether a buffer's content can change: torch refuses to write to expanded tensors."""
+    """Whether a tensor's content can change: torch refuses to write to expanded ones."""
+    if buffer.is_nested or buffer.layout != torch.strided:
+        return True
     return not any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))
 
 
-def _generators(loader: object) -> Iterator[torch.Generator]:
-    """The generators of a loader, its sampler and its batch sampler."""
-    holders: list[Any] = [loader]
-    for name in ("sampler", "batch_sampler"):
-        holders += [getattr(holder, name, None) for holder in holders]
-    for holder in holders:
-        generator = getattr(holder, "generator", None)
-        if isinstance(generator, torch.Generator):
-            yield generator
+def _generators(holder: object) -> Iterator[torch.Generator]:
+    """The generators of a loader, its samplers, and theirs."""
+    if holder is None:
+        return
+    generator = getattr(holder, "generator", None)
+    if isinstance(generator, torch.Generator):
+        yield generator
+    yield from _generators(getattr(holder, "sampler", None))
+    batch_sampler = getattr(holder, "batch_sampler", None)
+    if batch_sampler is not holder:
+        yield from _generators(batch_sampler)

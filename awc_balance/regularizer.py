@@ -170,6 +170,7 @@ class AWCRegularizer(nn.Module):
         """
         if self.epoch >= self.window:
             self.epoch += 1
+            self.alphas = dict.fromkeys(self._user.encoders, 0.0)
             return
         known = self._contributions(loader, contributions, progress)
         groups, alphas = self._strengths.decide(known)
@@ -177,8 +178,9 @@ class AWCRegularizer(nn.Module):
         diagonal = self._fisher.estimate(loader, model, criterion, step=step, progress=progress)
         traces = trace(diagonal)
         divisor = self._divisor(sum(traces.values()))
-        for modality, name, parameter in self._parameters_of_encoders():
-            self._keep(modality, name, parameter, diagonal[modality][name] / divisor)
+        with torch.inference_mode(False):  # or the penalty could not be differentiated
+            for modality, name, parameter in self._parameters_of_encoders():
+                self._keep(modality, name, parameter, diagonal[modality][name] / divisor)
         self.epoch += 1
         self.contributions, self.groups, self.alphas = known, groups, alphas
         self.history.append(

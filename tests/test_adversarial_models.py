@@ -1,16 +1,19 @@
 """Models and batches that have led measurements astray, or could."""
 
+import collections
 import copy
 import dataclasses
 import pickle
+import warnings
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import mse_loss
 from torch.nn.utils import prune
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from awc_balance import AWCRegularizer, FisherDiagonal, ShapleyContribution
+from awc_balance import AWCRegularizer, FisherDiagonal, ShapleyContribution, shapley_values
 from tests.models import KINDS, Concat, Recurrent, build, loader_of
 from tests.reference import assert_same, fisher_one_sample_at_a_time
 
@@ -326,6 +329,166 @@ class TestBatches:
         assert abs(result["a"]) > 1e-3
 
 
+class Changing(nn.Module):
+    """Rebinds and writes whatever a module can hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+        self.register_buffer("ema", torch.zeros(4))
+        self.code = nn.Parameter(torch.zeros(4), requires_grad=False)
+        self.plain = torch.zeros(4)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        self.ema = 0.9 * self.ema + x.detach().mean(0)
+        with torch.no_grad():
+            self.code.mul_(0.9).add_(x.detach().mean(0))
+            self.plain.add_(1)
+        return self.inner(x)
+
+
+class TestWhatModelsDo:
+    @pytest.mark.parametrize("which", range(5))
+    @pytest.mark.filterwarnings("ignore:Per-sample gradients of this model cannot be vectorised")
+    def test_a_model_that_writes_to_itself(self, which):
+        model = Two(Changing())
+        before = copy.deepcopy(model)
+        all_measurements(model)[which]()
+        assert model.a.calls == 0
+        assert torch.equal(model.a.plain, before.a.plain)
+        assert all(torch.equal(value, before.state_dict()[name]) for name, value in model.state_dict().items())
+        model(batches()[0][0])
+
+    @pytest.mark.filterwarnings("ignore:Per-sample gradients of this model cannot be vectorised")
+    def test_its_fisher_diagonal_is_right(self):
+        torch.manual_seed(0)
+        model = Two(Changing())
+        plain = Two(copy.deepcopy(model.a.inner), model.b)
+        plain.h = model.h
+        expected = FisherDiagonal(plain.encoders).estimate(batches(), plain, mse_loss)
+        found = FisherDiagonal(model.encoders).estimate(batches(), model, mse_loss)
+        torch.testing.assert_close(found["a"]["inner.weight"], expected["a"]["weight"])
+
+    def test_inference_mode(self):
+        model = Two()
+        expected = dict(ShapleyContribution(model, model.encoders).evaluate(batches()))
+        awc = AWCRegularizer(model, model.encoders, mse_loss)
+        with torch.inference_mode():
+            assert dict(ShapleyContribution(model, model.encoders).evaluate(batches())) == expected
+            awc.start_epoch(batches())
+            shapley_values(torch.zeros(64))
+        awc().backward()
+        shapley_values(torch.zeros(64, requires_grad=True)).sum().backward()
+
+    def test_an_input_that_reaches_the_head_after_an_encoder_changed_it(self):
+        class Skipping(Two):
+            def forward(self, x):
+                a = self.a(x["a"])
+                return self.h(torch.cat([a + x["a"], self.b(x["b"])], 1))
+
+        torch.manual_seed(0)
+        model = Skipping(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4)))
+        with pytest.warns(UserWarning, match="does not give its own prediction"):
+            ShapleyContribution(model, model.encoders).evaluate(batches())
+
+    def test_an_encoder_that_is_called_by_another_name(self):
+        class Odd(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = nn.Linear(4, 4)
+
+            def encode(self, x):
+                return self.inner(x) + x
+
+        class Model(Two):
+            def forward(self, x):
+                return self.h(torch.cat([self.a.encode(x["a"]), self.b(x["b"])], 1))
+
+        model = Model(Odd())
+        with pytest.raises(RuntimeError, match="encoder of `a` was not called"):
+            ShapleyContribution(model, model.encoders).evaluate(batches())
+
+    def test_an_encoder_that_puts_out_indices_only(self):
+        class Indices(nn.Module):
+            def forward(self, x):
+                return (x > 0).long()
+
+        model = Two(Indices())
+        with pytest.raises(TypeError, match="`a` put out no tensor of real or complex numbers"):
+            ShapleyContribution(model, model.encoders).evaluate(batches())
+
+    def test_scripted_parts_are_refused(self):
+        model = Two()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            model.stem = torch.jit.script(nn.ReLU())
+        with pytest.raises(TypeError, match="Scripted are stem"):
+            ShapleyContribution(model, model.encoders)
+
+
+class TestBatchesOfOtherKinds:
+    def test_numpy_views_and_objects_are_not_changed(self):
+        class Data:
+            def __init__(self, x, y):
+                self.x, self.y = x, y
+
+        def step(model, data):
+            data.x["a"].numpy()[:] *= 0.5
+            data.y = data.y + 1
+            return model(data.x), data.y
+
+        model = Two()
+        loader = [Data(x, y) for x, y in batches()]
+        first = dict(ShapleyContribution(model, model.encoders, step=step).evaluate(loader))
+        assert dict(ShapleyContribution(model, model.encoders, step=step).evaluate(loader)) == first
+        assert torch.equal(loader[0].x["a"], batches()[0][0]["a"])
+        assert torch.equal(loader[0].y, batches()[0][1])
+
+    def test_mappings_of_another_kind(self):
+        def step(model, batch):
+            return model(batch.pop("x")), batch.pop("y")
+
+        model = Two()
+        loader = [collections.UserDict(x=x, y=y) for x, y in batches()]
+        found = ShapleyContribution(model, model.encoders, step=step).evaluate(loader)
+        assert dict(found) == dict(ShapleyContribution(model, model.encoders).evaluate(batches()))
+        assert loader[0].keys() == {"x", "y"}
+
+    def test_dataclasses_are_taken_apart_by_sample(self):
+        @dataclasses.dataclass
+        class Batch:
+            x: dict
+            y: torch.Tensor
+            name: str = "batch"
+
+        model = Two()
+        loader = [Batch(x, y) for x, y in batches()]
+        found = FisherDiagonal(model.encoders).estimate(loader, model, mse_loss, step=lambda m, b: (m(b.x), b.y))
+        assert_same(found, FisherDiagonal(model.encoders).estimate(batches(), model, mse_loss))
+
+    def test_a_batch_whose_tensors_disagree_has_no_sample_count(self):
+        model = Two()
+        loader = [({"w": torch.ones(3), **x}, y) for x, y in batches()]
+
+        def step(model, batch):
+            return mse_loss(model(batch[0]), batch[1]), None
+
+        with pytest.raises(ValueError, match=r"Got the lengths \[3, 6\]"):
+            FisherDiagonal(model.encoders, "corrected").estimate(loader, model, lambda loss, _: loss, step=step)
+
+    def test_a_generator_deep_in_the_samplers_is_put_back(self):
+        data = [(x, y) for inputs, target in batches() for x, y in zip(inputs["a"], target, strict=True)]
+        generator = torch.Generator().manual_seed(0)
+        sampler = BatchSampler(RandomSampler(data, generator=generator), 4, drop_last=False)
+        loader = DataLoader(data, batch_sampler=sampler)
+        model = nn.Sequential(nn.Linear(4, 2))
+        before = generator.get_state()
+        ShapleyContribution(model, {"a": model[0]}).evaluate(loader)
+        assert torch.equal(generator.get_state(), before)
+
+
 class TestGradients:
     def test_complex_parameters(self):
         class Radio(nn.Module):
@@ -438,9 +601,9 @@ WRONG_KINDS = [
     (lambda m: ShapleyContribution(m, m.encoders, head=3), "`head` should be callable. Got int"),
     (lambda m: FisherDiagonal(m.encoders).estimate(batches(), m, None), "`criterion` should be callable"),
     (lambda m: AWCRegularizer(m, m.encoders, mse_loss, fisher=None), "`fisher` should be a form or a FisherDiagonal"),
-    (lambda m: AWCRegularizer(m, m.encoders, mse_loss, alphas={"a": None, "b": 1.0}), "numbers. Got NoneType"),
-    (lambda m: AWCRegularizer(m, m.encoders, mse_loss, alphas={"a": "1", "b": 1.0}), "numbers. Got str"),
-    (lambda m: AWCRegularizer(m, m.encoders, mse_loss, alpha_superior="x"), "numbers. Got str"),
+    (lambda m: AWCRegularizer(m, m.encoders, mse_loss, alphas={"a": None, "b": 1.0}), "made of numbers. Got NoneType"),
+    (lambda m: AWCRegularizer(m, m.encoders, mse_loss, alphas={"a": "1", "b": 1.0}), "made of numbers. Got str"),
+    (lambda m: AWCRegularizer(m, m.encoders, mse_loss, alpha_superior="x"), "made of numbers. Got str"),
     (
         lambda m: ShapleyContribution(m, m.encoders, lambda p, t: None).evaluate(batches()),
         "A profit should be a number",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
@@ -15,9 +16,9 @@ from awc_balance.checks import check_callable
 from awc_balance.contributions.features import Feature, Features
 from awc_balance.contributions.profits import Profit, ProfitFunction, Statistics, as_profit
 from awc_balance.contributions.result import Contributions
-from awc_balance.contributions.shapley import check_count, coalitions, shapley_values
+from awc_balance.contributions.shapley import coalitions, refuse_too_many, shapley_values
 from awc_balance.encoders import Encoders, check_encoders, check_model
-from awc_balance.nested import copied, leaves_of, rebuilt
+from awc_balance.nested import copied
 from awc_balance.preserve import RandomState, measuring
 
 FOLDS = 20
@@ -37,11 +38,12 @@ class ShapleyContribution:
     Args:
         model: Any module.
         encoders: The part of the model that belongs to each modality, 1 to 16 of them. An encoder puts out a tensor
-            or nested tuples, lists and dicts of tensors, and may be called more than once. Masks and indices, which
-            are boolean or integer, are not zeroed.
+            or nested tuples, lists, dicts and dataclasses of tensors, and may be called more than once. Masks and
+            indices, which are boolean or integer, are not zeroed.
         profit: "pearson": correlation per output coordinate over all samples seen (regression; 0 for a constant
             prediction or target); "pearson_per_batch": the same along each batch, averaged over batches, as in the
-            paper; "negative_mse"; "negative_cross_entropy" and "accuracy" for classes; or a function
+            paper; "negative_mse"; "negative_cross_entropy" and "accuracy" for classes, and
+            "negative_binary_cross_entropy" for yes-or-no outputs; or a function
             (prediction, target) of a batch, higher being better, averaged over batches.
         step: `step(model, batch) -> (prediction, target)` says how to read a batch. The default takes a pair
             (inputs, target) and calls `model(inputs)`.
@@ -75,7 +77,7 @@ class ShapleyContribution:
         """See the class."""
         self._model = check_model(model)
         self._encoders = check_encoders(encoders, self._model)
-        check_count(len(self._encoders))
+        refuse_too_many(len(self._encoders))
         self._profit = as_profit(profit)
         self._step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
         self._head = None if head is None else check_callable("head", head, "Pass a function of the features.")
@@ -137,17 +139,20 @@ class ShapleyContribution:
         """Add the statistics of a batch to the fold that is its turn."""
         if self._step is default_step:
             batch = to_device(batch, device_of(self._model))  # once, not once per coalition
-        features, private = Features(self._encoders), copied(batch)
+        features = Features(self._encoders)
         start = RandomState()
         with features.recorded():
-            target = predict(self._step, self._model, private)[1]
+            whole, target = predict(self._step, self._model, copied(batch))
         after = RandomState()
-        again = copied if _written_to(private) else rebuilt
         measured = []
         for coalition in self._coalitions:
             start.restore()  # whatever the user's code draws, it is the same for every coalition
-            measured.append(self._profit.measure(*self._pair(features, coalition, again(batch), target)))
+            # A copy each time, since the user's code may change its batch in place.
+            prediction, target = self._pair(features, coalition, copied(batch), target)
+            measured.append(self._profit.measure(prediction, target))
         after.restore()
+        if self._head is None:
+            _compare(prediction, whole)
         statistics = tuple(torch.stack(parts) for parts in zip(*measured, strict=True))
         self._check_finite(statistics, number)
         before = folds[number % FOLDS]
@@ -213,9 +218,21 @@ def _mean(values: Tensor) -> Tensor:
     return values.reshape(len(values), -1).mean(1)
 
 
-def _written_to(batch: Any) -> bool:  # noqa: ANN401
-    """Whether the user's code changed a fresh copy of a batch in place."""
-    return any(isinstance(leaf, Tensor) and leaf._version > 0 for leaf in leaves_of(batch))
+def _compare(again: Tensor, whole: Tensor) -> None:
+    """Warn if the model, run again with all of its own features, does not give its own prediction."""
+    if again.shape == whole.shape:
+        again, whole = (
+            prediction.to(torch.promote_types(prediction.dtype, torch.float32)) for prediction in (again, whole)
+        )
+        difference, size = torch.linalg.vector_norm(again - whole), torch.linalg.vector_norm(whole)
+        if not difference > 0.01 * size:  # also where they are not finite, which is refused elsewhere
+            return
+    warnings.warn(
+        "Run again with all features, the model does not give its own prediction, so that contributions may be wrong. "
+        "Something reaches the prediction beside the features: an input that an encoder changes in place, an "
+        "attribute that an encoder sets. Give the part after the encoders as head=.",
+        stacklevel=2,
+    )
 
 
 def _check_alike(statistics: Statistics, earlier: Statistics) -> None:

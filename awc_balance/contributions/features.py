@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from awc_balance.nested import copied, leaves_of, map_tensors
 
 Feature: TypeAlias = Any
-"""A tensor, or tuples, lists and dicts of tensors."""
+"""A tensor, or tuples, lists, dicts and dataclasses of tensors."""
 
 
 class Features:
@@ -94,8 +94,8 @@ class Features:
         hidden = {
             type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor | bool | int | float | str | None)
         }
-        if hidden or not any(isinstance(leaf, Tensor) for leaf in leaves):
-            got = ", ".join(sorted(hidden)) or "no tensor"
+        if hidden or not any(isinstance(leaf, Tensor) and _is_numeric(leaf) for leaf in leaves):
+            got = ", ".join(sorted(hidden)) or "no tensor of real or complex numbers"
             raise TypeError(
                 "A feature should be a tensor or nested tuples, lists, dicts and dataclasses of tensors. "
                 f"The encoder of `{modality}` put out {got}. Name a module inside it that puts out tensors."
@@ -104,9 +104,11 @@ class Features:
 
 def zeroed(feature: Feature) -> Feature:
     """The feature with zeros for its numbers; masks and indices, which are boolean or integer, stay."""
-    return map_tensors(
-        lambda part: torch.zeros_like(part) if part.is_floating_point() or part.is_complex() else part.clone(), feature
-    )
+    return map_tensors(lambda part: torch.zeros_like(part) if _is_numeric(part) else part.clone(), feature)
+
+
+def _is_numeric(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _nested(outer: str, inner: str) -> str:
@@ -119,7 +121,8 @@ def _nested(outer: str, inner: str) -> str:
 
 def _callable_parts(encoder: nn.Module) -> list[nn.Module]:
     """The modules that a model calls: containers without a forward of their own stand for their children."""
-    if type(encoder).forward is nn.Module.forward and "forward" not in vars(encoder):
+    bare = type(encoder).forward is nn.Module.forward and "forward" not in vars(encoder)
+    if bare and isinstance(encoder, nn.ModuleList | nn.ModuleDict):
         return [part for child in encoder.children() for part in _callable_parts(child)]
     return [encoder]
 
@@ -142,12 +145,13 @@ def _replaced(
         return take(outputs[calls - 1])  # the recorded feature is what the user's own hooks left of it
 
     own = vars(module).get("forward")
-    hook = module.register_forward_hook(override)
+    hook = module.register_forward_hook(override) if module._forward_hooks else None
     module.forward = forward
     try:
         yield
     finally:
-        hook.remove()
+        if hook is not None:
+            hook.remove()
         del module.forward
         if own is not None:
             module.forward = own

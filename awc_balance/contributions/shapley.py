@@ -16,13 +16,13 @@ MAX_MODALITIES = 16
 
 def coalitions(modalities: Sequence[str]) -> list[frozenset[str]]:
     """All coalitions in the order of a table of profits: entry k holds the set bits of k, bit i being modality i."""
-    check_count(len(modalities))
+    refuse_too_many(len(modalities))
     return [
         frozenset(modality for i, modality in enumerate(modalities) if k >> i & 1) for k in range(2 ** len(modalities))
     ]
 
 
-def check_count(modalities: int) -> None:
+def refuse_too_many(modalities: int) -> None:
     """Refuse more modalities than the exact computation takes.
 
     Raises:
@@ -69,7 +69,7 @@ def shapley_values(profits: Tensor | np.ndarray | Sequence[float]) -> Tensor:
             "`profits` should hold one entry per coalition, 2^M along its first axis. "
             f"Got shape {tuple(table.shape)}. List the profits of all coalitions, the empty one first."
         )
-    check_count(modalities)
+    refuse_too_many(modalities)
     values: Tensor = torch.tensordot(_weights(modalities).to(table), table, dims=1)
     return values
 
@@ -77,6 +77,11 @@ def shapley_values(profits: Tensor | np.ndarray | Sequence[float]) -> Tensor:
 @lru_cache(maxsize=8)
 def _weights(modalities: int) -> Tensor:
     """The matrix `[M, 2^M]` that takes profits to Shapley values."""
+    with torch.inference_mode(False):  # kept for calls that are differentiated
+        return _weight_matrix(modalities)
+
+
+def _weight_matrix(modalities: int) -> Tensor:
     numbers = torch.arange(2**modalities)
     members = (numbers >> torch.arange(modalities).unsqueeze(1) & 1).bool()
     size = members.sum(0)

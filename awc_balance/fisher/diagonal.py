@@ -21,6 +21,7 @@ from awc_balance.fisher.gradients import (
     as_dense,
     collect,
     gradients,
+    non_finite,
     refuse_non_finite,
 )
 from awc_balance.fisher.objective import Criterion, Objective
@@ -258,7 +259,7 @@ class FisherDiagonal:
 def trace(diagonal: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
     """The sum of each modality's Fisher diagonal."""
     return {
-        modality: sum(float(values.sum(dtype=torch.float64)) for values in named.values())
+        modality: sum((float(values.sum(dtype=torch.float64)) for values in named.values()), 0.0)
         for modality, named in diagonal.items()
     }
 
@@ -280,7 +281,7 @@ def _check_reached(wanted: set[Key], reached: set[Key]) -> None:
 
 
 def _check_no_overflow(values: Gradients) -> None:
-    too_large = [f"`{modality}` ({name})" for (modality, name), value in values.items() if not value.isfinite().all()]
+    too_large = [f"`{modality}` ({name})" for modality, name in non_finite(values)]
     if too_large:
         raise ValueError(
             "Squared gradients should stay within their dtype. They overflow in "

@@ -51,13 +51,23 @@ def as_dense(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:
     return at_least_float32(dense)
 
 
+def non_finite(values: Gradients) -> list[Key]:
+    """The parameters whose value is nan or infinite, by a single wait for each device."""
+    flags: dict[torch.device, list[Tensor]] = {}
+    for value in values.values():
+        flags.setdefault(value.device, []).append(value.isfinite().all())
+    if all(bool(torch.stack(on_device).all()) for on_device in flags.values()):
+        return []
+    return [key for key, value in values.items() if not value.isfinite().all()]
+
+
 def refuse_non_finite(measured: Measured, where: str) -> None:
     """Raise if a loss or a gradient is nan or infinite, naming the batch or step as `where` has it.
 
     Raises:
         ValueError: With the modalities and parameters concerned.
     """
-    bad = [f"`{key[0]}` ({key[1]})" for key, value in measured.values.items() if not bool(value.isfinite().all())]
+    bad = [f"`{modality}` ({name})" for modality, name in non_finite(measured.values)]
     loss = measured.loss
     if not bad and (loss is None or bool(loss.isfinite())):
         return

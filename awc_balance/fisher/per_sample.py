@@ -15,6 +15,7 @@ from awc_balance.batches import split_samples
 from awc_balance.fisher.gradients import Gradients, Key, Measured, gradients
 from awc_balance.fisher.objective import Objective
 from awc_balance.precision import at_least_float32, squared
+from awc_balance.preserve import measuring
 
 CHUNK_ELEMENTS = 2**25
 """Elements of per-sample gradients held at once if no chunk size is given: 128 MiB of float32."""
@@ -74,7 +75,9 @@ class PerSample:
         """In the fastest way that is known to be right."""
         if self._vectorise:
             try:
-                return self._vectorised(samples, rebuild)
+                # Or what a forward pass leaves on a module would be a tensor of torch.func's, dead by now.
+                with measuring(self._objective, mode="current"):
+                    return self._vectorised(samples, rebuild)
             except Exception as error:
                 self._stop_vectorising(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
         return self._one_by_one(samples, rebuild)
@@ -122,8 +125,8 @@ class PerSample:
         norms = {key: float(torch.linalg.vector_norm(gradient)) for key, gradient in exact.items()}
         if not all(map(isfinite, norms.values())):
             return True  # nothing to compare; such a batch is refused as a whole
+        rounding = max(torch.finfo(parameter.dtype).eps for parameter in self._parameters.values())
         for key, norm in norms.items():
-            rounding = torch.finfo(self._parameters[key].dtype).eps
             allowed = rounding**0.5 * norm + 10 * rounding * max(norms.values())
             if not float(torch.linalg.vector_norm(fast[key] - exact[key])) <= allowed:
                 return False
