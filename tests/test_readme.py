@@ -1,13 +1,18 @@
 """Every block of the README is executed."""
 
+import argparse
 import re
 import subprocess
 import textwrap
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+
+from examples.mars.__main__ import _parser
+from examples.mmfi.__main__ import COMMANDS
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
@@ -57,13 +62,20 @@ def test_make_targets_exist(command):
     assert done.returncode == 0, done.stderr
 
 
-def test_commands_of_the_examples_take_the_options_shown():
-    from examples.mars.__main__ import _parser
+def commands_of(example):
+    found = re.findall(rf"python -m examples\.{example}(.*)", "\n".join(blocks("sh")))
+    return [options.split("#")[0].split() for options in found]
 
-    commands = re.findall(r"python -m examples\.mars(.*)", "\n".join(blocks("sh")))
-    assert commands
-    for options in commands:
-        _parser().parse_args(options.split("#")[0].split())
+
+def test_commands_of_the_examples_take_the_options_shown():
+    assert commands_of("mars")
+    for options in commands_of("mars"):
+        _parser().parse_args(options)
+    assert {name for name, *_ in commands_of("mmfi")} <= set(COMMANDS)
+    for name, *options in commands_of("mmfi"):
+        parser = argparse.ArgumentParser()
+        import_module(f"examples.mmfi.{name}").add_arguments(parser)
+        parser.parse_args(options)
 
 
 def test_links_lead_somewhere():
