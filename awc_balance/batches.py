@@ -47,6 +47,21 @@ def predict(step: Step, model: nn.Module, batch: Any) -> tuple[Any, Any]:  # noq
     return result[0], result[1]
 
 
+def check_prediction(prediction: Any) -> Tensor:  # noqa: ANN401
+    """The prediction, if it is one tensor.
+
+    Raises:
+        TypeError: If it is anything else, or has no sample.
+    """
+    if not isinstance(prediction, Tensor) or prediction.dim() == 0 or len(prediction) == 0:
+        got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
+        raise TypeError(
+            f"A prediction should be a tensor of at least one sample, [batch, ...]. Got {got}. "
+            "Let `step` return the tensor to be compared with the target; mind squeeze() on a batch of one."
+        )
+    return prediction
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter; the CPU for a model without any."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -36,16 +36,37 @@ def measuring(model: nn.Module, *others: object, loader: object = None, mode: Mo
         module for part in (model, *others) if isinstance(part, nn.Module) for module in part.modules()
     )
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))  # what is measured outlives the caller's inference mode
+        if torch.is_inference_mode_enabled():  # what is measured outlives it, and may be differentiated then
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.no_grad())
         stack.callback(RandomState(loader).restore)
         for module in modules:
             stack.enter_context(_as_it_was(module))
-        if "torch._dynamo" in sys.modules:  # nothing is compiled before it is imported, and its import is slow
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled())
         if mode == "eval":
             # Not model.eval(): some models override it to merge weights.
             for module in modules:
                 module.training = False
+        yield
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run compiled parts uncompiled, because hooks added after compilation never fire."""
+    if "torch._dynamo" in sys.modules:  # nothing is compiled before it is imported, and its import is slow
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def differentiable_rnns(model: nn.Module) -> Iterator[None]:
+    """Let recurrent layers be differentiated in evaluation mode, which cuDNN cannot."""
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
+    else:
         yield
 
 

@@ -20,7 +20,7 @@ from awc_balance.fisher.objective import Criterion
 from awc_balance.grouping import Group, Grouping, kmeans_groups
 from awc_balance.penalty import Pulled, add_pull_gradient_, pull
 from awc_balance.precision import at_least_float32
-from awc_balance.state import check_state
+from awc_balance.state import buffer_name, check_state
 from awc_balance.strengths import Rule, Strengths
 
 Scale: TypeAlias = Literal["raw", "mean", "root_mean"]
@@ -273,8 +273,8 @@ class AWCRegularizer(nn.Module):
 
     def _keep(self, modality: str, name: str, parameter: nn.Parameter, fisher: Tensor) -> None:
         """Take the parameter's present value as its anchor, with this Fisher diagonal."""
-        self.register_buffer(_key("anchor", modality, name), parameter.detach().clone())
-        self.register_buffer(_key("fisher", modality, name), at_least_float32(fisher))
+        self.register_buffer(buffer_name("anchor", modality, name), parameter.detach().clone())
+        self.register_buffer(buffer_name("fisher", modality, name), at_least_float32(fisher))
 
     def _pulled(self) -> Iterator[tuple[float, list[Pulled]]]:
         """The alpha and the trainable parameters of every modality that is being pulled."""
@@ -291,7 +291,7 @@ class AWCRegularizer(nn.Module):
     def _term(self, modality: str, name: str, parameter: nn.Parameter) -> Pulled:
         kept = []
         for kind in ("anchor", "fisher"):
-            key = _key(kind, modality, name)
+            key = buffer_name(kind, modality, name)
             buffer = getattr(self, key, None)
             if buffer is None or buffer.shape != parameter.shape:
                 raise RuntimeError(
@@ -303,9 +303,3 @@ class AWCRegularizer(nn.Module):
                 self.register_buffer(key, buffer)
             kept.append(buffer)
         return Pulled(parameter, *kept)
-
-
-def _key(kind: str, modality: str, name: str) -> str:
-    """The name of a buffer: one without dots, which torch does not allow, and different for different parameters."""
-    escaped = modality.replace("~", "~0").replace("/", "~1").replace(".", "~2")  # in the manner of RFC 6901
-    return f"{kind}/{escaped}/{name.replace('.', '/')}"

@@ -8,6 +8,12 @@ from typing import Any
 from torch import Tensor
 
 
+def buffer_name(kind: str, modality: str, name: str) -> str:
+    """The name of a buffer: one without dots, which torch does not allow, and different for different parameters."""
+    escaped = modality.replace("~", "~0").replace("/", "~1").replace(".", "~2")  # in the manner of RFC 6901
+    return f"{kind}/{escaped}/{name.replace('.', '/')}"
+
+
 def check_state(found: Mapping[str, Any], own: Mapping[str, Any], extra: Mapping[str, type], *, strict: bool) -> None:
     """Refuse a state that does not fit.
 
@@ -30,7 +36,7 @@ def check_state(found: Mapping[str, Any], own: Mapping[str, Any], extra: Mapping
     listed = "\n  ".join(f"{key}: {fault}" for key, fault in faults.items() if fault)
     if listed:
         raise ValueError(
-            f"`state_dict` should come from a regularizer of the same encoders. Got\n  {listed}\n"
+            f"`state_dict` should come from an object of the same kind and the same encoders. Got\n  {listed}\n"
             "Build the model and the encoders as they were when it was saved."
         )
 

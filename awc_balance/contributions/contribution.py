@@ -11,7 +11,17 @@ import torch
 from scipy.special import stdtrit  # scipy comes with scikit-learn
 from torch import Tensor, nn
 
-from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, device_of, iterate, predict, to_device
+from awc_balance.batches import (
+    STEP_REMEDY,
+    Progress,
+    Step,
+    check_prediction,
+    default_step,
+    device_of,
+    iterate,
+    predict,
+    to_device,
+)
 from awc_balance.checks import check_callable
 from awc_balance.contributions.features import Feature, Features
 from awc_balance.contributions.profits import Profit, ProfitFunction, Statistics, as_profit
@@ -166,13 +176,7 @@ class ShapleyContribution:
         else:
             with features.replayed(coalition):
                 prediction, target = predict(self._step, self._model, batch)
-        if not isinstance(prediction, Tensor) or prediction.dim() == 0 or len(prediction) == 0:
-            got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
-            raise TypeError(
-                f"A prediction should be a tensor of at least one sample, [batch, ...]. Got {got}. "
-                "Let `step` return the tensor to be compared with the target; mind squeeze() on a batch of one."
-            )
-        return prediction, target
+        return check_prediction(prediction), target
 
     def _check_finite(self, statistics: Statistics, batch: int) -> None:
         finite = torch.stack([part.isfinite().reshape(len(part), -1).all(1) for part in statistics]).all(0).tolist()

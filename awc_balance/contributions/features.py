@@ -21,13 +21,15 @@ class Features:
     Args:
         encoders: One module per modality; containers without a forward of their own, such as `nn.ModuleList`, stand
             for the modules in them.
+        keep_gradient: Whether what is predicted from the features can be differentiated by the encoders.
 
     Raises:
         ValueError: If a module of one encoder is called inside another, so that their calls cannot be told apart.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
+    def __init__(self, encoders: Mapping[str, nn.Module], *, keep_gradient: bool = False) -> None:
         """See the class."""
+        self._copied = _cloned if keep_gradient else copied
         self._modules = {modality: _callable_parts(encoder) for modality, encoder in encoders.items()}
         self._refuse_nested()
         self._outputs: dict[nn.Module, list[Feature]] = {}
@@ -43,7 +45,7 @@ class Features:
         self._outputs = {module: [] for modules in self._modules.values() for module in modules}
 
         def record(module: nn.Module, inputs: object, output: Feature) -> None:  # noqa: ARG001
-            self._outputs[module].append(copied(output))  # the model may go on to change its output in place
+            self._outputs[module].append(self._copied(output))  # the model may go on to change its output in place
 
         with ExitStack() as stack:
             for module in self._outputs:
@@ -57,7 +59,7 @@ class Features:
         """Let every call of an encoder return its recorded feature, zeroed for modalities outside the coalition."""
         with ExitStack() as stack:
             for modality, modules in self._modules.items():
-                take = copied if modality in coalition else zeroed
+                take = self._copied if modality in coalition else zeroed
                 for module in modules:
                     stack.enter_context(_replaced(module, modality, self._outputs[module], take))
             yield
@@ -66,7 +68,7 @@ class Features:
         """The feature by modality, zeroed outside the coalition; a tuple where an encoder ran more than once."""
         features = {}
         for modality, modules in self._modules.items():
-            take = copied if modality in coalition else zeroed
+            take = self._copied if modality in coalition else zeroed
             calls = tuple(take(output) for module in modules for output in self._outputs[module])
             features[modality] = calls[0] if len(calls) == 1 else calls
         return features
@@ -109,6 +111,36 @@ def zeroed(feature: Feature) -> Feature:
 
 def _is_numeric(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
+
+
+def pooled(feature: Feature, samples: int) -> Tensor:
+    """The numbers of a feature as one row per sample, `[samples, width]`, differentiable.
+
+    Tokens `[samples, tokens, width]` are averaged over the tokens, maps `[samples, channels, ...]` of more dimensions
+    over all but the channels; the parts of a nested feature are put side by side. Masks, indices and tensors that do
+    not run over the samples, such as the states of a recurrent layer, are left out.
+
+    Raises:
+        TypeError: If nothing is left.
+    """
+    numbers = [x for x in leaves_of(feature) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
+    rows = [_row(leaf) for leaf in numbers if leaf.dim() and len(leaf) == samples]
+    if not rows:
+        raise TypeError(
+            f"A feature should hold numbers for each of the {samples} samples, [batch, ...]. Found none. "
+            "Name a module inside the encoder that puts out such a tensor."
+        )
+    return torch.cat(rows, dim=1)
+
+
+def _row(leaf: Tensor) -> Tensor:
+    if leaf.dim() == 3:
+        return leaf.mean(1)
+    return leaf.flatten(2).mean(2) if leaf.dim() > 3 else leaf.reshape(len(leaf), -1)
+
+
+def _cloned(feature: Feature) -> Feature:
+    return map_tensors(torch.clone, feature)
 
 
 def _nested(outer: str, inner: str) -> str:

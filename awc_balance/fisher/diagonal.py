@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -28,7 +28,7 @@ from awc_balance.fisher.objective import Criterion, Objective
 from awc_balance.fisher.per_sample import PerSample
 from awc_balance.nested import copied
 from awc_balance.precision import squared
-from awc_balance.preserve import Mode, measuring
+from awc_balance.preserve import Mode, differentiable_rnns, measuring
 
 Form: TypeAlias = Literal["per_sample", "per_batch", "corrected"]
 
@@ -292,8 +292,5 @@ def _check_no_overflow(values: Gradients) -> None:
 @contextmanager
 def _differentiable(model: nn.Module) -> Iterator[None]:
     """Gradients whatever the caller switched off; cuDNN cannot differentiate recurrent layers in evaluation mode."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
-        if recurrent:
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+    with torch.inference_mode(False), torch.enable_grad(), differentiable_rnns(model):
         yield

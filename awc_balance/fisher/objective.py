@@ -12,6 +12,22 @@ from awc_balance.batches import Step, predict, sample_count
 Criterion: TypeAlias = Callable[[Any, Any], Tensor]
 
 
+def task_loss(criterion: Criterion, prediction: Any, target: Any) -> Tensor:  # noqa: ANN401
+    """The loss as a scalar.
+
+    Raises:
+        ValueError: If the criterion returns anything but one number.
+    """
+    loss = criterion(prediction, target)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"`criterion` should return one number, the mean loss of the batch. Got {got}. "
+            "Reduce it, as in criterion=lambda prediction, target: loss(prediction, target).mean()."
+        )
+    return loss.reshape(())
+
+
 class Objective(nn.Module):
     """From a batch to the scalar loss of its prediction."""
 
@@ -36,24 +52,9 @@ class Objective(nn.Module):
                     f"Got {tuple(value.shape)}. Collate all of a batch into tensors [batch, ...], or use "
                     "form='corrected', which needs whole batches only."
                 )
-        return self._loss(prediction, target)
+        return task_loss(self._criterion, prediction, target)
 
     def with_count(self, batch: Any) -> tuple[Tensor, int]:  # noqa: ANN401
         """The loss of a batch, and its number of samples."""
         prediction, target = predict(self._step, self.model, batch)
-        return self._loss(prediction, target), sample_count(prediction, target, batch)
-
-    def _loss(self, prediction: Any, target: Any) -> Tensor:  # noqa: ANN401
-        """The loss.
-
-        Raises:
-            ValueError: If the criterion returns anything but one number.
-        """
-        loss = self._criterion(prediction, target)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(
-                f"`criterion` should return one number, the mean loss of the batch. Got {got}. "
-                "Reduce it, as in criterion=lambda prediction, target: loss(prediction, target).mean()."
-            )
-        return loss.reshape(())
+        return task_loss(self._criterion, prediction, target), sample_count(prediction, target, batch)
