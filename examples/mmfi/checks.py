@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from examples.mmfi.arrays import Array
-from examples.mmfi.conventions import MODALITIES, Conventions
+from examples.mmfi.conventions import MODALITIES, POINT_DTYPES, Conventions
 from examples.mmfi.protocols import all_clips
 from examples.mmfi.survey import Survey
 
@@ -132,8 +132,14 @@ def _files(survey: Survey, _: Conventions) -> Iterator[Finding]:
             yield Finding(
                 "FIX",
                 f"{len(sample.damaged)} of {sample.size} sampled files are damaged: {path} {reason}",
-                "Fetch them again (`pack` leaves them out and names all), or set the shape by --convention.",
+                "Fetch them again (`pack` leaves them out and names all), or set the shape by --convention"
+                f"{_dtype_option(reason)}.",
             )
+
+
+def _dtype_option(reason: str) -> str:
+    named = next((dtype for dtype in POINT_DTYPES if f"written as {dtype}" in reason), None)
+    return f", such as --convention point_dtype={named}" if named else ""
 
 
 def _keypoint_unit(survey: Survey, conventions: Conventions) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ SUFFIXES = {"rgb": ".npy", "lidar": ".bin", "mmwave": ".bin", "wifi": ".mat"}  #
 LIDAR_COLUMNS = ("x", "y", "z")
 MMWAVE_COLUMNS = ("x", "y", "z", "doppler", "intensity")  # the order in a batch, whatever it is on disk
 KEYPOINT_UNITS = ("pixels", "unit", "screen")
+POINT_DTYPES = ("float64", "float32")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Conventions:
         joints: Joints of the ground truth.
         keypoints: 2D keypoints of a frame.
         mmwave_columns: Order of the radar columns on disk, a permutation of `MMWAVE_COLUMNS`.
+        point_dtype: Numbers in the point files, `float64` or `float32`.
+        farthest_point: Bound of the coordinates of points; a file beyond it is damaged, or of another dtype.
+        largest_signal: The same for radar intensity and Doppler; one bound, as their order is in doubt.
         csi_variable: MATLAB variable of the amplitude.
         csi_antennas: First axis of the amplitude.
         csi_subcarriers: Second axis.
@@ -61,6 +65,9 @@ class Conventions:
     joints: int = 17  # public toolbox
     keypoints: int = 17  # public toolbox
     mmwave_columns: tuple[str, ...] = ("x", "y", "z", "intensity", "doppler")  # users; papers: swapped
+    point_dtype: str = "float64"  # public toolbox
+    farthest_point: float = 100.0  # inferred: metres, in a room
+    largest_signal: float = 1e6  # inferred
     csi_variable: str = "CSIamp"  # public toolbox
     csi_antennas: int = 3  # public toolbox
     csi_subcarriers: int = 114  # public toolbox
@@ -89,6 +96,11 @@ class Conventions:
                 f"`keypoint_unit` should be one of {', '.join(KEYPOINT_UNITS)}. Got `{self.keypoint_unit}`. "
                 "`doctor` says which your copy has."
             )
+        if self.point_dtype not in POINT_DTYPES:
+            raise ValueError(
+                f"`point_dtype` should be one of {', '.join(POINT_DTYPES)}. Got `{self.point_dtype}`. "
+                "The published files have float64."
+            )
         if self.rgb_window % 2 == 0:
             raise ValueError(f"`rgb_window` should be odd, to have a centre. Got `{self.rgb_window}`.")
 
@@ -104,6 +116,12 @@ class Conventions:
     def columns(self, modality: str) -> tuple[str, ...]:
         """Columns of a point modality on disk."""
         return self.mmwave_columns if modality == "mmwave" else LIDAR_COLUMNS
+
+    def limits(self, modality: str) -> tuple[float, ...]:
+        """Bound of the absolute value of each column of a point modality on disk."""
+        return tuple(
+            self.farthest_point if column in LIDAR_COLUMNS else self.largest_signal for column in self.columns(modality)
+        )
 
     def point_count(self, modality: str) -> int | None:
         """Points that a frame of a point modality is sampled to; None for no sampling."""

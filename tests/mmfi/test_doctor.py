@@ -86,6 +86,16 @@ def test_a_wrong_assumption_is_found_and_its_remedy_works(tree, doctor, modality
     assert doctor("--convention", option)[0] == 0
 
 
+def test_points_of_float32_are_found_and_the_remedy_works(tree, doctor):
+    for modality in ("lidar", "mmwave"):
+        rewrite(tree, modality, lambda points: np.repeat(points, 2, axis=0).astype("f4"))
+    status, text = doctor()
+    assert status == 1
+    assert "written as float32, or with another number of columns?" in text
+    assert "--convention point_dtype=float32" in text
+    assert doctor("--convention", "point_dtype=float32")[0] == 0
+
+
 def test_millimetres_are_found_and_the_remedy_works(tree, doctor):
     rewrite_poses(tree, lambda poses: poses * 1000)
     status, text = doctor()
