@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -83,6 +84,18 @@ def find_clips(root: Path, conventions: Conventions) -> list[RawClip]:
 def is_simulated(root: Path) -> bool:
     """Whether a copy was made by `simulate`, which says so in its root."""
     return (root / SIMULATED_MARKER.parts[0]).is_dir()
+
+
+def packed_beside(root: Path) -> Path:
+    """Where to pack a copy to, unless told: beside it."""
+    named = root if root.name not in ("", "..") else root.resolve()
+    return named.with_name(f"{named.name}-packed")
+
+
+def pack_command(root: Path, conventions: Sequence[str] = ()) -> str:
+    """The command that packs a copy, to be pasted into a shell, with `NAME=VALUE` options where there are any."""
+    words = ["pack", str(root), str(packed_beside(root)), *(f"--convention={option}" for option in conventions)]
+    return f"python -m examples.mmfi {shlex.join(words)}"
 
 
 def frame_files(folder: Path, suffix: str) -> dict[int, FrameFile]:
