@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from examples.mmfi.arrays import Array
-from examples.mmfi.conventions import MODALITIES, Conventions
+from examples.mmfi.conventions import MODALITIES, POINT_DTYPES, Conventions
 from examples.mmfi.protocols import all_clips
 from examples.mmfi.survey import Survey
 
@@ -114,6 +114,23 @@ def _modalities(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
         yield Finding("note", f"radar frames of {len(filtered)} clips come from the separate, filtered tree")
 
 
+def _numbering(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
+    shifted = [
+        f"{modality} of {clip.clip.name}"
+        for clip in survey.clips
+        for modality in MODALITIES
+        if clip.files[modality].shifted
+    ]
+    if shifted:
+        first = conventions.first_frame
+        yield Finding(
+            "FIX",
+            f"numbering starts at {1 - first} in {len(shifted)} folders, such as {shifted[0]}; "
+            f"number - {first} is assumed",
+            f"--convention first_frame={1 - first}, here and for `pack`, which leaves these folders out otherwise.",
+        )
+
+
 def _files(survey: Survey, _: Conventions) -> Iterator[Finding]:
     kinds = [files for clip in survey.clips for files in clip.files.values()]
     for what, paths in (
@@ -132,8 +149,14 @@ def _files(survey: Survey, _: Conventions) -> Iterator[Finding]:
             yield Finding(
                 "FIX",
                 f"{len(sample.damaged)} of {sample.size} sampled files are damaged: {path} {reason}",
-                "Fetch them again (`pack` leaves them out and names all), or set the shape by --convention.",
+                "Fetch them again (`pack` leaves them out and names all), or set the shape by --convention"
+                f"{_dtype_option(reason)}.",
             )
+
+
+def _dtype_option(reason: str) -> str:
+    named = next((dtype for dtype in POINT_DTYPES if f"written as {dtype}" in reason), None)
+    return f", such as --convention point_dtype={named}" if named else ""
 
 
 def _keypoint_unit(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
@@ -234,6 +257,7 @@ _CHECKS: tuple[Callable[[Survey, Conventions], Iterator[Finding]], ...] = (
     _clips,
     _ground_truth_files,
     _modalities,
+    _numbering,
     _files,
     _keypoint_unit,
     _poses,

@@ -13,7 +13,7 @@ import numpy as np
 from examples.mmfi.arrays import Array
 from examples.mmfi.conventions import POINT_MODALITIES, Conventions
 from examples.mmfi.csi import clean_csi
-from examples.mmfi.layout import ClipId, RawClip, modality_frames
+from examples.mmfi.layout import ClipId, RawClip, is_shifted, modality_frames
 from examples.mmfi.readers import READERS, DamagedFileError, read_ground_truth
 from examples.mmfi.store import Table
 
@@ -25,7 +25,7 @@ class Problems:
     Attributes:
         missing: Frame numbers without a file, by modality, written as ranges.
         empty: Files of 0 bytes.
-        damaged: Files that do not read, with the reason.
+        damaged: Files that do not read, and folders whose frames cannot be told apart, with the reason.
         beyond: Files of frames that have no ground truth.
     """
 
@@ -109,13 +109,18 @@ def number_ranges(numbers: Iterable[int]) -> str:
 def _read_frames(
     clip: RawClip, modality: str, count: int, conventions: Conventions, root: Path, problems: Problems
 ) -> dict[int, Array]:
-    files = modality_frames(clip, modality)
+    files = modality_frames(clip, modality, conventions.first_frame)
+    if is_shifted(files, count):
+        problems.damaged[_below(root, clip.folders[modality])] = (
+            f"does not number its frames from {conventions.first_frame}: see --convention first_frame=NUMBER"
+        )
+        files = {}
     if missing := set(range(1, count + 1)) - set(files):
         problems.missing[modality] = number_ranges(missing)
     frames = {}
     for number, file in sorted(files.items()):
-        name = Path(os.path.relpath(file.path, root)).as_posix()
-        if not 1 <= number <= count:
+        name = _below(root, file.path)
+        if number > count:
             problems.beyond.append(name)
             continue
         if file.size == 0:
@@ -126,6 +131,10 @@ def _read_frames(
         except DamagedFileError as error:
             problems.damaged[name] = error.reason
     return frames
+
+
+def _below(root: Path, path: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def _frame_rows(frames: Mapping[int, Array], count: int, table: Table) -> Array:

@@ -17,6 +17,8 @@ SUFFIXES = {"rgb": ".npy", "lidar": ".bin", "mmwave": ".bin", "wifi": ".mat"}  #
 LIDAR_COLUMNS = ("x", "y", "z")
 MMWAVE_COLUMNS = ("x", "y", "z", "doppler", "intensity")  # the order in a batch, whatever it is on disk
 KEYPOINT_UNITS = ("pixels", "unit", "screen")
+POINT_DTYPES = ("float64", "float32")
+_SWITCHES = ("prefer_filtered_mmwave", "first_frame")  # not measured: may be 0
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,13 @@ class Conventions:
         filtered_mmwave_folder: Name of the separately published radar tree, inside or beside the data.
         prefer_filtered_mmwave: Read radar points from that tree also where the clip has its own.
         frames_per_clip: Frames `doctor` expects of a clip. Reading takes the number from the ground truth.
+        first_frame: Number in the name of a clip's first frame file.
         joints: Joints of the ground truth.
         keypoints: 2D keypoints of a frame.
         mmwave_columns: Order of the radar columns on disk, a permutation of `MMWAVE_COLUMNS`.
+        point_dtype: Numbers in the point files, `float64` or `float32`.
+        farthest_point: Bound of the coordinates of points; a file beyond it is damaged, or of another dtype.
+        largest_signal: The same for radar intensity and Doppler; one bound, as their order is in doubt.
         csi_variable: MATLAB variable of the amplitude.
         csi_antennas: First axis of the amplitude.
         csi_subcarriers: Second axis.
@@ -58,9 +64,13 @@ class Conventions:
     filtered_mmwave_folder: str = "filtered_mmwave"  # users
     prefer_filtered_mmwave: bool = False
     frames_per_clip: int = 297  # public toolbox
+    first_frame: int = 1  # public toolbox
     joints: int = 17  # public toolbox
     keypoints: int = 17  # public toolbox
     mmwave_columns: tuple[str, ...] = ("x", "y", "z", "intensity", "doppler")  # users; papers: swapped
+    point_dtype: str = "float64"  # public toolbox
+    farthest_point: float = 100.0  # inferred: metres, in a room
+    largest_signal: float = 1e6  # inferred
     csi_variable: str = "CSIamp"  # public toolbox
     csi_antennas: int = 3  # public toolbox
     csi_subcarriers: int = 114  # public toolbox
@@ -77,20 +87,32 @@ class Conventions:
         """Reject values that no copy of the data can have."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and not value > 0:
+            if field.name in _SWITCHES or not isinstance(value, (int, float)):
+                continue
+            if not value > 0:
                 raise ValueError(f"`{field.name}` should be positive. Got `{value}`.")
         if sorted(self.mmwave_columns) != sorted(MMWAVE_COLUMNS):
             raise ValueError(
                 f"`mmwave_columns` should name each of {', '.join(MMWAVE_COLUMNS)} once. Got "
                 f"`{','.join(self.mmwave_columns)}`. Give them in the order of the file's columns."
             )
+        self._check_choices()
+        if self.rgb_window % 2 == 0:
+            raise ValueError(f"`rgb_window` should be odd, to have a centre. Got `{self.rgb_window}`.")
+
+    def _check_choices(self) -> None:
+        if self.first_frame not in (0, 1):
+            raise ValueError(f"`first_frame` should be 0 or 1. Got `{self.first_frame}`.")
         if self.keypoint_unit not in KEYPOINT_UNITS:
             raise ValueError(
                 f"`keypoint_unit` should be one of {', '.join(KEYPOINT_UNITS)}. Got `{self.keypoint_unit}`. "
                 "`doctor` says which your copy has."
             )
-        if self.rgb_window % 2 == 0:
-            raise ValueError(f"`rgb_window` should be odd, to have a centre. Got `{self.rgb_window}`.")
+        if self.point_dtype not in POINT_DTYPES:
+            raise ValueError(
+                f"`point_dtype` should be one of {', '.join(POINT_DTYPES)}. Got `{self.point_dtype}`. "
+                "The published files have float64."
+            )
 
     @property
     def csi_shape(self) -> tuple[int, int, int]:
@@ -104,6 +126,12 @@ class Conventions:
     def columns(self, modality: str) -> tuple[str, ...]:
         """Columns of a point modality on disk."""
         return self.mmwave_columns if modality == "mmwave" else LIDAR_COLUMNS
+
+    def limits(self, modality: str) -> tuple[float, ...]:
+        """Bound of the absolute value of each column of a point modality on disk."""
+        return tuple(
+            self.farthest_point if column in LIDAR_COLUMNS else self.largest_signal for column in self.columns(modality)
+        )
 
     def point_count(self, modality: str) -> int | None:
         """Points that a frame of a point modality is sampled to; None for no sampling."""

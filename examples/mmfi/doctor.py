@@ -12,7 +12,7 @@ from tqdm import tqdm
 from examples.mmfi.arrays import Array
 from examples.mmfi.checks import findings
 from examples.mmfi.conventions import MODALITIES, POINT_MODALITIES, Conventions, add_convention_option
-from examples.mmfi.layout import find_clips, is_simulated
+from examples.mmfi.layout import find_clips, is_simulated, pack_command
 from examples.mmfi.store import INDEX
 from examples.mmfi.survey import Sample, Survey, survey_copy
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         if finding.remedy:
             print(f"      -> {finding.remedy}")
     faults = sum(finding.level == "FIX" for finding in found)
-    print(f"\n{faults} to fix." if faults else "\nReady: `python -m examples.mmfi pack ROOT OUT`.")
+    print(f"\n{faults} to fix." if faults else f"\nReady: `{pack_command(args.root, args.convention)}`.")
     return 1 if faults else 0
 
 

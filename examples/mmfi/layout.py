@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -85,6 +86,18 @@ def is_simulated(root: Path) -> bool:
     return (root / SIMULATED_MARKER.parts[0]).is_dir()
 
 
+def packed_beside(root: Path) -> Path:
+    """Where to pack a copy to, unless told: beside it."""
+    named = root if root.name not in ("", "..") else root.resolve()
+    return named.with_name(f"{named.name}-packed")
+
+
+def pack_command(root: Path, conventions: Sequence[str] = ()) -> str:
+    """The command that packs a copy, to be pasted into a shell, with `NAME=VALUE` options where there are any."""
+    words = ["pack", str(root), str(packed_beside(root)), *(f"--convention={option}" for option in conventions)]
+    return f"python -m examples.mmfi {shlex.join(words)}"
+
+
 def frame_files(folder: Path, suffix: str) -> dict[int, FrameFile]:
     """List the frames of a folder by the number in their name, never by position; other files are ignored.
 
@@ -108,10 +121,25 @@ def frame_files(folder: Path, suffix: str) -> dict[int, FrameFile]:
     return found
 
 
-def modality_frames(clip: RawClip, modality: str) -> dict[int, FrameFile]:
-    """List the frames of one modality of a clip by number; empty where the clip lacks the modality."""
+def modality_frames(clip: RawClip, modality: str, first: int = 1) -> dict[int, FrameFile]:
+    """List the frames of one modality of a clip, counted from 1; empty where the clip lacks the modality.
+
+    Args:
+        clip: The clip.
+        modality: One of `MODALITIES`.
+        first: Number in the name of the first frame. A file with a lower number gets one below 1.
+    """
     folder = clip.folders.get(modality)
-    return {} if folder is None else frame_files(folder, SUFFIXES[modality])
+    files = {} if folder is None else frame_files(folder, SUFFIXES[modality])
+    return {number - first + 1: file for number, file in files.items()}
+
+
+def is_shifted(numbers: Collection[int], frames: int) -> bool:
+    """Whether frames, counted from 1, look numbered from another start: before the first, or one too far.
+
+    One surplus file at the end of a complete folder is no shift: the first frame is there, too.
+    """
+    return any(number < 1 for number in numbers) or (1 not in numbers and frames + 1 in numbers)
 
 
 def _clip_folders(root: Path) -> dict[ClipId, Path]:

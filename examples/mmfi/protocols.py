@@ -96,19 +96,21 @@ def hold_out(clips: Iterable[ClipId], share: float, seed: int) -> Split:
 
     Args:
         clips: Training clips.
-        share: Share of the clips to hold out, between 0 and 1.
+        share: Share of the clips to hold out, between 0 and 1; of two clips or more at least one is, and one kept.
         seed: Number of the draw.
 
     Raises:
-        ValueError: `share` leaves no clip on one of the sides.
+        ValueError: `share` is not between 0 and 1, or there are not two clips.
     """
+    if not 0 < share < 1:
+        raise ValueError(f"`share` (`--held-out`) should be between 0 and 1. Got `{share}`. Pass for example 0.1.")
     ranked = sorted(clips, key=lambda clip: hashlib.blake2b(f"{seed}/{clip}".encode()).digest())
-    count = round(share * len(ranked))
-    if not 0 < count < len(ranked):
+    if len(ranked) < 2:
         raise ValueError(
-            f"`share` should leave clips on both sides. Got `{share}` of {len(ranked)} clips, which holds "
-            f"out {count}. Pass a value such as 0.1, or more clips."
+            f"There should be two training clips or more, to hold one out (`--held-out`). Got {len(ranked)}. Pack "
+            "more clips of the protocol, or choose another protocol or split."
         )
+    count = min(max(round(share * len(ranked)), 1), len(ranked) - 1)
     return Split(tuple(sorted(ranked[count:])), tuple(sorted(ranked[:count])))
 
 

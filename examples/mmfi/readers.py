@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.io import loadmat
@@ -12,6 +13,7 @@ from scipy.io import loadmat
 from examples.mmfi.arrays import Array
 from examples.mmfi.conventions import Conventions
 
+_NEXT_TO_NOTHING, _MANY = 1e-9, 0.05  # metres, and the share of such numbers that is suspicious
 _LARGEST = 1e6  # no pixel, metre, millimetre or radar intensity of this data comes near
 
 
@@ -51,12 +53,12 @@ def read_rgb(path: Path, conventions: Conventions) -> Array:
 
 def read_lidar(path: Path, conventions: Conventions) -> Array:
     """Read the LiDAR points of a frame, `(points, 3)`, float64 metres."""
-    return _points(path, len(conventions.columns("lidar")))
+    return _points(path, "lidar", conventions)
 
 
 def read_mmwave(path: Path, conventions: Conventions) -> Array:
     """Read the radar points of a frame, `(points, 5)`, float64, columns in the order of the file."""
-    return _points(path, len(conventions.columns("mmwave")))
+    return _points(path, "mmwave", conventions)
 
 
 def read_wifi(path: Path, conventions: Conventions) -> Array:
@@ -84,11 +86,38 @@ READERS: dict[str, Callable[[Path, Conventions], Array]] = {
 }
 
 
-def _points(path: Path, columns: int) -> Array:
+def _points(path: Path, modality: str, conventions: Conventions) -> Array:
     content = _bytes(path)
-    if len(content) % (8 * columns):
-        raise DamagedFileError(path, f"has {len(content)} bytes, no multiple of {columns} float64 columns")
-    return _plausible(path, np.frombuffer(content, dtype="<f8").reshape(-1, columns))
+    columns, kind = conventions.columns(modality), np.dtype(conventions.point_dtype).newbyteorder("<")
+    if len(content) % (kind.itemsize * len(columns)):
+        raise DamagedFileError(path, f"has {len(content)} bytes, no multiple of {len(columns)} {kind.name} columns")
+    points = np.frombuffer(content, dtype=kind).reshape(-1, len(columns))
+    limits = np.array(conventions.limits(modality))
+    beyond = ~(np.abs(points) <= limits).all(axis=0)  # also true of nan
+    if beyond.any():
+        column = int(beyond.argmax())
+        raise DamagedFileError(path, f"holds nan, or {columns[column]} beyond {limits[column]:g} ({_other_kind(kind)})")
+    if kind.itemsize == 8 and _are_pairs(content, points, limits):
+        raise DamagedFileError(path, f"holds coordinates that are next to nothing ({_other_kind(kind)})")
+    return points.astype(np.float64, copy=False)
+
+
+def _other_kind(kind: np.dtype[np.floating[Any]]) -> str:
+    other = {"float64": "float32", "float32": "float64"}[kind.name]
+    return f"written as {other}, or with another number of columns?"
+
+
+def _are_pairs(content: bytes, points: Array, limits: Array) -> bool:
+    """Whether the float64 of a file are pairs of float32: many below a nanometre, and plausible as float32.
+
+    Two float32 below a quarter read as one float64 below a nanometre. A sine of pi may be that small, too; but
+    the second half of a float64 that was computed is no plausible float32.
+    """
+    tiny = (points != 0) & (np.abs(points) < _NEXT_TO_NOTHING)
+    if tiny.mean() < _MANY:
+        return False
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(np.frombuffer(content, dtype="<f4").reshape(-1, len(limits))) <= limits).all())
 
 
 def _npy(path: Path) -> Array:

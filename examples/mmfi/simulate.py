@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
-from examples.mmfi.layout import SIMULATED_MARKER
+from examples.mmfi.layout import SIMULATED_MARKER, pack_command, packed_beside
 from examples.mmfi.protocols import SUBJECTS
 from examples.mmfi.simulator.actions import ACTIONS
 from examples.mmfi.simulator.clip import Settings
 from examples.mmfi.simulator.tree import simulate_tree
+
+SOME_SUBJECTS, SOME_ACTIONS, SOME_FRAMES = ("S01", "S02", "S03", "S05"), ("A02", "A03"), 60
+"""Eight clips that protocol P1 can train on: splits S1 and S2 have training and test clips, and a full batch."""
 
 _DESCRIPTION = f"""
 Writes OUT/E01/S01/A01/{{ground_truth.npy, rgb, lidar, mmwave, wifi-csi}} and so on: moving bodies seen by
@@ -34,19 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subjects",
         nargs="+",
-        default=["S01", "S02"],
+        default=SOME_SUBJECTS,
         metavar="S",
-        help="S01 to S40, or 'all' (default: S01 S02)",
+        help=f"S01 to S40, or 'all' (default: {' '.join(SOME_SUBJECTS)})",
     )
     parser.add_argument(
         "--actions",
         nargs="+",
-        default=["A01", "A02"],
+        default=SOME_ACTIONS,
         metavar="A",
-        help="A01 to A27, or 'all' (default: A01 A02)",
+        help=f"A01 to A27, or 'all' (default: {' '.join(SOME_ACTIONS)})",
     )
     parser.add_argument(
-        "--frames", type=int, default=60, help="frames per clip at 10 Hz; real clips: 297 (default: 60)"
+        "--frames",
+        type=int,
+        default=SOME_FRAMES,
+        help="frames per clip at 10 Hz; real clips: 297 (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of bodies, rooms, motions and noise (default: 0)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
@@ -54,6 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _report(name: str, done: int, total: int) -> None:
     print(f"[{done}/{total}] {name}", flush=True)
+
+
+def _next_commands(args: argparse.Namespace) -> str:
+    """What to do with the tree; training only of clips that are known to be enough for it."""
+    lines = [pack_command(args.out)]
+    if (args.subjects, args.actions) == (SOME_SUBJECTS, SOME_ACTIONS) and args.frames >= SOME_FRAMES:
+        packed = shlex.quote(str(packed_beside(args.out)))
+        lines.append(f"python -m examples.mmfi train {packed} --preset tiny --epochs 3")
+    return "\n  ".join(lines)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,5 +82,5 @@ def run(args: argparse.Namespace) -> int:
         args.workers,
         _report,
     )
-    print(f"{written} simulated clips written to {args.out}")
+    print(f"{written} simulated clips written to {args.out}\nNext:\n  {_next_commands(args)}")
     return 0

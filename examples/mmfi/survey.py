@@ -12,7 +12,7 @@ import numpy as np
 
 from examples.mmfi.arrays import Array
 from examples.mmfi.conventions import MODALITIES, Conventions
-from examples.mmfi.layout import ClipId, RawClip, modality_frames
+from examples.mmfi.layout import ClipId, RawClip, is_shifted, modality_frames
 from examples.mmfi.readers import READERS, DamagedFileError, read_ground_truth
 
 Item = TypeVar("Item")
@@ -27,6 +27,7 @@ class ModalityFiles:
         missing: Frames without a file.
         empty: Files of 0 bytes.
         beyond: Files of frames that the ground truth does not have.
+        shifted: Whether the frames look numbered from another start than the first frame.
         example: One of those that are not empty, drawn at random.
     """
 
@@ -34,6 +35,7 @@ class ModalityFiles:
     missing: int
     empty: Sequence[Path]
     beyond: Sequence[Path]
+    shifted: bool
     example: Path | None
 
 
@@ -93,7 +95,7 @@ def survey_copy(clips: Iterable[RawClip], conventions: Conventions, sample: int,
         seed: Of the choice.
     """
     rng = np.random.default_rng(seed)
-    surveys = [survey_clip(clip, conventions.frames_per_clip, rng) for clip in clips]
+    surveys = [survey_clip(clip, conventions, rng) for clip in clips]
     paths = {"ground_truth": [survey.clip.ground_truth for survey in surveys if survey.frames is not None]}
     for modality in MODALITIES:
         examples = (survey.files[modality].example for survey in surveys)
@@ -105,27 +107,29 @@ def survey_copy(clips: Iterable[RawClip], conventions: Conventions, sample: int,
     )
 
 
-def survey_clip(clip: RawClip, expected: int, rng: np.random.Generator) -> ClipSurvey:
+def survey_clip(clip: RawClip, conventions: Conventions, rng: np.random.Generator) -> ClipSurvey:
     """List the files of one clip and open its ground truth, without reading it.
 
     Args:
         clip: The clip.
-        expected: Frames to expect where there is no ground truth.
+        conventions: For the number of the first frame, and of frames where there is no ground truth.
         rng: For the choice of examples.
     """
     frames = _frames_of(clip.ground_truth)
-    files = {modality: _list(clip, modality, frames or expected, rng) for modality in MODALITIES}
+    expected = frames or conventions.frames_per_clip
+    files = {modality: _list(clip, modality, expected, conventions.first_frame, rng) for modality in MODALITIES}
     return ClipSurvey(clip, frames, files)
 
 
-def _list(clip: RawClip, modality: str, frames: int, rng: np.random.Generator) -> ModalityFiles:
-    files = sorted(modality_frames(clip, modality).items())
+def _list(clip: RawClip, modality: str, frames: int, first: int, rng: np.random.Generator) -> ModalityFiles:
+    files = sorted(modality_frames(clip, modality, first).items())
     filled = [file.path for _, file in files if file.size]
     return ModalityFiles(
         count=len(files),
         missing=len(set(range(1, frames + 1)) - {number for number, _ in files}),
         empty=[file.path for _, file in files if not file.size],
         beyond=[file.path for number, file in files if not 1 <= number <= frames],
+        shifted=is_shifted(dict(files), frames),
         example=filled[rng.integers(len(filled))] if filled else None,
     )
 

@@ -40,6 +40,13 @@ class Tree:
                     self.written[clip][modality][number] = value
         return self
 
+    def number_from_0(self, clip: ClipId, modality: str) -> None:
+        """Rename the frames of a folder, unless that is done: 1, 2, ... become 0, 1, ..."""
+        if self.file(clip, modality, 0).exists():
+            return
+        for number in range(1, self.frames + 1):
+            self.file(clip, modality, number).rename(self.file(clip, modality, number - 1))
+
     def file(self, clip: ClipId, modality: str, number: int) -> Path:
         folder = Conventions().folder(modality)
         suffix = {"rgb": "npy", "wifi": "mat"}.get(modality, "bin")

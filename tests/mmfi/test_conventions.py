@@ -57,6 +57,8 @@ def test_every_convention_is_documented():
         ("lidar_points=-1", "`lidar_points` should be positive"),
         ("rgb_window=80", "`rgb_window` should be odd"),
         ("keypoint_unit=inch", "`keypoint_unit` should be one of"),
+        ("first_frame=2", "`first_frame` should be 0 or 1. Got `2`"),
+        ("point_dtype=float16", "`point_dtype` should be one of float64, float32. Got `float16`"),
         ("mmwave_columns=x,y,z", "`mmwave_columns` should name each"),
     ],
 )

@@ -86,6 +86,35 @@ def test_a_wrong_assumption_is_found_and_its_remedy_works(tree, doctor, modality
     assert doctor("--convention", option)[0] == 0
 
 
+def test_points_of_float32_are_found_and_the_remedy_works(tree, doctor):
+    for modality in ("lidar", "mmwave"):
+        rewrite(tree, modality, lambda points: np.repeat(points, 2, axis=0).astype("f4"))
+    status, text = doctor()
+    assert status == 1
+    assert "written as float32, or with another number of columns?" in text
+    assert "--convention point_dtype=float32" in text
+    assert doctor("--convention", "point_dtype=float32")[0] == 0
+
+
+def test_frames_numbered_from_0_are_found_and_the_remedy_works(tree, doctor):
+    tree.number_from_0(FIRST, "rgb")
+    status, text = doctor()
+    assert status == 1
+    assert f"numbering starts at 0 in 1 folders, such as rgb of {FIRST}; number - 1 is assumed" in text
+    for clip in CLIPS:
+        for modality in ("rgb", "lidar", "mmwave", "wifi"):
+            tree.number_from_0(clip, modality)
+    status, text = doctor("--convention", "first_frame=0")
+    assert status == 0
+    assert "without ground truth" not in text
+
+
+def test_a_numbering_from_1_is_found_where_0_is_assumed(doctor):
+    status, text = doctor("--convention", "first_frame=0")
+    assert status == 1
+    assert "numbering starts at 1 in 12 folders" in text
+
+
 def test_millimetres_are_found_and_the_remedy_works(tree, doctor):
     rewrite_poses(tree, lambda poses: poses * 1000)
     status, text = doctor()

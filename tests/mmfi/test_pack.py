@@ -222,3 +222,20 @@ def test_every_command_explains_itself(command, capsys):
         main([*command, "--help"])
     assert stopped.value.code == 0
     assert "pack" in capsys.readouterr().out or command == ["doctor"]
+
+
+def test_frames_numbered_from_0_are_never_shifted(tree, tmp_path):
+    tree.number_from_0(CLIPS[0], "lidar")
+    report = pack(tree.root, tmp_path / "assumed", Conventions())
+    assert report["damaged files"] == {
+        "E01/S01/A01/lidar": "does not number its frames from 1: see --convention first_frame=NUMBER"
+    }
+    assert report["present"] == {"rgb": 27, "lidar": 18, "mmwave": 27, "wifi": 27}
+    for clip in CLIPS:
+        for modality in ("rgb", "lidar", "mmwave", "wifi"):
+            tree.number_from_0(clip, modality)
+    report = pack(tree.root, tmp_path / "told", Conventions(first_frame=0))
+    assert report["damaged files"] == {}
+    assert report["present"] == {"rgb": 27, "lidar": 27, "mmwave": 27, "wifi": 27}
+    packed = PackedClips(tmp_path / "told")
+    assert np.allclose(packed.tables["rgb"][0], tree.written[CLIPS[0]]["rgb"][1])

@@ -79,8 +79,13 @@ def test_held_out_clips_are_a_share_of_the_training_clips(seed, share):
     kept, held = hold_out(clips, share, seed)
     assert not set(kept) & set(held)
     assert {*kept, *held} == set(clips)
-    assert len(held) == round(share * len(clips))
+    assert len(held) == min(max(round(share * len(clips)), 1), len(clips) - 1)
     assert hold_out(reversed(clips), share, seed) == (kept, held)
+
+
+@pytest.mark.parametrize(("clips", "share", "held"), [(2, 0.1, 1), (4, 0.1, 1), (4, 0.01, 1), (3, 0.99, 2)])
+def test_of_few_clips_one_is_held_out_and_one_is_kept(clips, share, held):
+    assert len(hold_out(CLIPS[:clips], share, 0).validation) == held
 
 
 def test_held_out_clips_differ_by_seed_and_stay_when_another_clip_is_missing():
@@ -97,8 +102,12 @@ def test_held_out_clips_differ_by_seed_and_stay_when_another_clip_is_missing():
         (lambda: split_clips(CLIPS, "P4", "S1"), "`protocol` should be one of P1, P2, P3. Got `P4`"),
         (lambda: split_clips(CLIPS, "P1", "random"), "`split` should be one of S1, S2, S3"),
         (lambda: random_validation_subjects("p1"), "`protocol` should"),
-        (lambda: hold_out(CLIPS, 0.0, 0), "`share` should leave clips on both sides"),
-        (lambda: hold_out(CLIPS[:2], 0.1, 0), "`share` should leave clips"),
+        (lambda: hold_out(CLIPS, 0.0, 0), "`share` .`--held-out`. should be between 0 and 1. Got `0.0`"),
+        (lambda: hold_out(CLIPS, 1.0, 0), "`share` .`--held-out`. should be between 0 and 1"),
+        (
+            lambda: hold_out(CLIPS[:1], 0.1, 0),
+            "two training clips or more, to hold one out .`--held-out`.. Got 1. Pack",
+        ),
     ],
 )
 def test_bad_arguments_name_the_rule(call, message):

@@ -31,6 +31,8 @@ def mat(**variables):
 
 
 AMPLITUDE = np.ones((3, 114, 10))
+FAR = np.random.default_rng(0).normal((3, 0, 0), 0.4, size=(40, 3))
+RADAR = np.column_stack([FAR[:10], np.arange(5.0, 15.0), FAR[:10, 1]])
 NAN_POINTS = np.array([[1.0, np.nan, 2.0]])
 
 DAMAGED = {
@@ -52,12 +54,17 @@ DAMAGED = {
         "truncated": (np.ones((4, 3)).tobytes()[:-1], "95 bytes"),
         "columns": (np.ones((4, 5)).tobytes(), "no multiple of 3"),
         "nan": (NAN_POINTS.tobytes(), "nan"),
-        "float32": (np.full((2, 3), -1e5, dtype="f4").tobytes(), "beyond"),
+        "far": (np.full((2, 3), -101.0).tobytes(), r"x beyond 100 \(written as float32, or with another number"),
+        "float32": (FAR.astype("f4").tobytes(), "float32"),
+        "float32, near": ((FAR / 10).astype("f4").tobytes(), "float32"),
     },
     "mmwave": {
         "empty": (b"", "empty"),
         "truncated": (np.ones((4, 5)).tobytes()[:-8], "152 bytes"),
         "columns": (np.ones((4, 3)).tobytes(), "no multiple of 5"),
+        "far": (np.full((2, 5), 101.0).tobytes(), "x beyond 100"),
+        "signal": (np.array([[1.0, 1, 1, 2e6, 1]]).tobytes(), "intensity beyond 1e"),
+        "float32": (RADAR.astype("f4").tobytes(), "float32"),
     },
     "wifi": {
         "empty": (b"", "empty"),
@@ -120,3 +127,18 @@ def test_a_ground_truth_of_another_shape_is_damaged(tmp_path, shape):
 def test_an_unreadable_disk_is_not_taken_for_a_damaged_file(tmp_path):
     with pytest.raises(IsADirectoryError):
         READERS["rgb"](tmp_path, DEFAULT)
+
+
+@pytest.mark.parametrize("modality", ["lidar", "mmwave"])
+def test_float32_points_read_by_their_convention(tmp_path, modality):
+    points = {"lidar": FAR, "mmwave": RADAR}[modality].astype("f4")
+    points.tofile(tmp_path / "frame001.bin")
+    read = READERS[modality](tmp_path / "frame001.bin", Conventions(point_dtype="float32"))
+    assert read.dtype == np.float64
+    assert (read == points).all()
+
+
+@pytest.mark.parametrize("points", [FAR * [1, 1, 0], FAR.astype("f4").astype("f8"), FAR * [1, 1e-16, 1e-16]])
+def test_points_of_float64_are_not_taken_for_float32(tmp_path, points):
+    points.tofile(tmp_path / "frame001.bin")
+    assert (READERS["lidar"](tmp_path / "frame001.bin", DEFAULT) == points).all()

@@ -1,4 +1,5 @@
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from scipy.io import loadmat
 
 from examples.mmfi.__main__ import main
+from examples.mmfi.data import open_data
 from examples.mmfi.layout import SIMULATED_MARKER
+from examples.mmfi.settings import Settings as Run
 from examples.mmfi.simulator import Settings, simulate_clip, simulate_tree, tree
 
 SMALL = Settings(frames=4)
@@ -157,6 +160,19 @@ def test_the_command_writes_a_tree(tmp_path, capsys):
     assert command(tmp_path / "data", *words) == 0
     assert (tmp_path / "data" / "E01" / "S02" / "A27" / "rgb" / "frame002.npy").exists()
     assert "2 simulated clips" in capsys.readouterr().out
+
+
+def test_the_default_tree_can_be_packed_and_trained_on_by_the_commands_that_are_printed(tmp_path, capsys):
+    assert command(tmp_path / "my data") == 0
+    pack, train = (shlex.split(line)[3:] for line in capsys.readouterr().out.split("Next:\n")[1].splitlines())
+    assert main(["doctor", pack[1]]) == 0
+    assert f"Ready: `python -m examples.mmfi {shlex.join(pack)}`." in capsys.readouterr().out
+    assert main([*pack, "--workers", "1"]) == 0
+    for split in ("S1", "S2"):
+        data = open_data(Run("", train[1], split=split))
+        assert min(map(len, (data.held_out, data.test))) > 0
+    options = "--epochs 1 --every 8 --batch-size 8 --modalities rgb --device cpu --workers 0"
+    assert main([*train, *shlex.split(options), "--out", str(tmp_path / "run")]) == 0
 
 
 def test_the_command_reports_a_bad_value_and_fails(tmp_path, capsys):

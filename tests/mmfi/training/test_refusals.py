@@ -37,7 +37,7 @@ def nothing():
         ({"batch_size": 0}, "`batch_size` should be 1 or more"),
         ({"accumulation": 3}, "`accumulation` should divide `batch_size`. Got `3` and `16`"),
         ({"awc_frames": 0}, "`awc_frames` should be 1 or more"),
-        ({"held_out": 0.01}, "`share` should leave clips on both sides"),
+        ({"held_out": 0.0}, "`share` .`--held-out`. should be between 0 and 1"),
         ({"batch_size": 99}, "`batch_size` should not exceed the 50 training frames. Got `99`"),
         ({"split": "S3"}, "should have validation clips of protocol P1, split S3"),
         ({"protocol": "P2"}, "should have training clips of protocol P2"),
