@@ -151,9 +151,15 @@ def read_index(folder: Path) -> Json:
             f"`{folder}` should be a packed folder. Looked for `{path}`. "
             "Make one with `python -m examples.mmfi pack ROOT OUT`."
         )
-    index: Json = json.loads(path.read_text())
+    try:
+        index: Json = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise _damaged_index(path, "It does not read") from error
     if index.get("format") != _FORMAT:
         raise ValueError(f"`{path}` should be of format {_FORMAT}. Got `{index.get('format')}`. Pack the data again.")
+    for name in ("header", "tables", "entries"):
+        if not isinstance(index.get(name), dict):
+            raise _damaged_index(path, f"It has no `{name}`")
     return index
 
 
@@ -184,6 +190,12 @@ def write_json(path: Path, data: Json) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _damaged_index(path: Path, fault: str) -> ValueError:
+    return ValueError(
+        f"`{path}` should be the index of a packed folder. {fault}. Pack the data again, into an empty folder."
+    )
 
 
 def _table_path(folder: Path, name: str) -> Path:

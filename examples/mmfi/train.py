@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from examples.mmfi.prepared import describe
 from examples.mmfi.protocols import PROTOCOLS, SPLITS
 from examples.mmfi.settings import PAPER_AWC, PRECISIONS, Resources, Settings
 from examples.mmfi.training import train
-from examples.sweep import file_stem, write_json
+from examples.sweep import file_stem, read_result, write_json
 
 _DEFAULT = Settings(name="", data="")
 _DESCRIPTION = """
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     file = args.out / f"{file_stem(settings, describe(settings))}.json"
     with processes.joined(processes.choose_device(args.device)):
-        result = json.loads(file.read_text()) if file.exists() else None
+        result = read_result(file) if file.exists() else None
         if result is None:
             try:
                 result = train(settings, lambda: None, resources_of(args))
