@@ -64,7 +64,20 @@ def sweep(
         _work_here(train, jobs)
     elif jobs:
         _work(train, jobs, workers or os.cpu_count() or 1)
-    return [json.loads(file.read_text()) for file in files if file.exists()]
+    return [read_result(file) for file in files if file.exists()]
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read the result of a finished run.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"`{path}` should be a result. It does not read. Delete it to do the run again.") from error
+    return result
 
 
 def write_json(path: Path, content: object) -> None:

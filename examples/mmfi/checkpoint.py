@@ -20,7 +20,7 @@ def save(path: Path, run: Mapping[str, Any], state: State) -> None:
 
     Args:
         path: The file; its folder is made if need be.
-        run: The settings, which `load` compares.
+        run: What the run is known by, which `load` compares.
         state: Tensors and plain values.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,10 +25,10 @@ class Evaluation:
     def __init__(self, frames: PoseFrames, settings: Settings, device: torch.device) -> None:
         """Measure on frames that are not trained on."""
         self._frames, self._device = frames, device
-        self._batch_size = part_size(settings)
+        size = part_size(settings)
         self._step = batch_step(device, settings.precision)
-        self._share = self._loader(range(processes.rank(), len(frames), processes.count()))
-        self._measured = self._loader(evenly(range(len(frames)), settings.measured_frames))
+        self._share = self._loader(range(processes.rank(), len(frames), processes.count()), size)
+        self._measured = self._loader(evenly(range(len(frames)), settings.measured_frames), size)
 
     def errors(self, model: PoseModel) -> dict[str, float]:
         """MPJPE and PA-MPJPE over all frames, in mm; every process predicts its share."""
@@ -45,8 +45,8 @@ class Evaluation:
 
     def poses(self, model: PoseModel) -> dict[str, Any]:
         """True and predicted poses of a few frames, far apart, in whole mm."""
-        (batch,) = self._loader(evenly(range(len(self._frames)), SAMPLE_POSES))
+        (batch,) = self._loader(evenly(range(len(self._frames)), SAMPLE_POSES), SAMPLE_POSES)
         return pose_pairs(model, batch, self._step)
 
-    def _loader(self, chosen: Sequence[int]) -> Placed:
-        return Placed(frame_loader(self._frames, self._batch_size, sampler=chosen), self._device)
+    def _loader(self, chosen: Sequence[int], batch_size: int) -> Placed:
+        return Placed(frame_loader(self._frames, batch_size, sampler=chosen), self._device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,12 +15,13 @@ from tqdm import tqdm
 
 from examples.mmfi.clip_reader import ClipArrays, packed_tables, read_clip
 from examples.mmfi.conventions import MODALITIES, POINT_MODALITIES, Conventions, add_convention_option
-from examples.mmfi.layout import RawClip, find_clips, is_simulated
+from examples.mmfi.layout import RawClip, find_clips, is_simulated, modality_frames
 from examples.mmfi.parallel import ordered_map
 from examples.mmfi.readers import DamagedFileError
 from examples.mmfi.store import StoreWriter, write_json
 
 REPORT = "report.json"
+_ABSENT = "clips packed earlier that the copy lacks"
 
 
 def pack(
@@ -49,7 +51,7 @@ def pack(
 
     Raises:
         ValueError: There are no clips, a modality is absent, `workers` is below 1, or `out` was begun with
-            other options.
+            other options or holds a clip of another copy.
     """
     clips = find_clips(root, conventions)
     chosen = _chosen_modalities(clips, modalities)
@@ -57,6 +59,8 @@ def pack(
     read = partial(_read_or_reason, modalities=chosen, conventions=conventions, root=root)
     skipped: dict[str, str] = {}
     with StoreWriter(out, packed_tables(chosen, conventions), header) as store:
+        for clip in clips:
+            _check_unchanged(clip, store.entries.get(str(clip.name)), out, retry)
         todo = [clip for clip in clips if _is_due(store.entries.get(str(clip.name)), retry)]
         done = len(clips) - len(todo)
         with tqdm(total=len(clips), initial=done, unit="clip", disable=not progress) as bar:
@@ -64,9 +68,10 @@ def pack(
                 if isinstance(result, str):
                     skipped[str(clip.name)] = result
                 else:
-                    _append(store, result, chosen)
+                    _append(store, result, _source(clip, chosen))
                 bar.update()
         report = {"simulated": header["simulated"], **summarise(store.entries, chosen, skipped)}
+        report[_ABSENT] = sorted(store.entries.keys() - {str(clip.name) for clip in clips})
     write_json(out / REPORT, report)
     return report
 
@@ -161,20 +166,44 @@ def _read_or_reason(clip: RawClip, modalities: Sequence[str], conventions: Conve
         return f"{error.path.name} {error.reason}"
 
 
-def _append(store: StoreWriter, clip: ClipArrays, modalities: Sequence[str]) -> None:
+def _source(clip: RawClip, modalities: Iterable[str]) -> dict[str, Any]:
+    """What tells a clip's files from those of another copy, without reading all of them."""
+    poses = clip.ground_truth.read_bytes() if clip.ground_truth.is_file() else b""
+    return {
+        "ground_truth": hashlib.blake2b(poses, digest_size=16).hexdigest(),
+        "files": {modality: len(modality_frames(clip, modality)) for modality in modalities},
+    }
+
+
+def _check_unchanged(clip: RawClip, entry: Mapping[str, Any] | None, out: Path, retry: bool) -> None:
+    if entry is None:
+        return
+    old, new = entry["source"], _source(clip, entry["present"])
+    compared = ["ground_truth"] if _is_due(entry, retry) else ["ground_truth", "files"]
+    if changed := [name for name in compared if old[name] != new[name]]:
+        raise ValueError(
+            f"A clip should have the files that it was packed from. {clip.name} has other {' and '.join(changed)} than "
+            f"when it was packed into `{out}`: {[new[name] for name in changed]} in place of "
+            f"{[old[name] for name in changed]}. Name another folder, or delete `{out}`; if only files were "
+            "fetched that the clip lacked, add --retry."
+        )
+
+
+def _append(store: StoreWriter, clip: ClipArrays, source: Mapping[str, Any]) -> None:
     problems = asdict(clip.problems)
     if (earlier := store.entries.get(str(clip.name))) and earlier["problems"] == problems:
         return  # read again in vain: a second copy would only take space
     shifted = {
         f"{name}_start": clip.arrays[f"{name}_start"] + store.lengths[name]
         for name in POINT_MODALITIES
-        if name in modalities
+        if name in source["files"]
     }
     entry = {
         "first": store.lengths["ground_truth"],
         "frames": clip.frames,
-        "present": dict(zip(modalities, clip.arrays["present"].sum(axis=0).tolist(), strict=True)),
+        "present": dict(zip(source["files"], clip.arrays["present"].sum(axis=0).tolist(), strict=True)),
         "problems": problems,
+        "source": source,
     }
     store.append(str(clip.name), entry, {**clip.arrays, **shifted})
 
@@ -184,7 +213,7 @@ def _print_report(report: Mapping[str, Any], out: Path) -> None:
     print(f"{report['clips']} {kind}, {report['frames']} frames in {out}")
     for modality, present in report["present"].items():
         print(f"  {modality:7} {present} frames")
-    for what in ("empty files", "damaged files", "files of frames without ground truth"):
+    for what in ("empty files", "damaged files", "files of frames without ground truth", _ABSENT):
         print(f"  {len(report[what])} {what}")
     for clip, reason in report["clips that were not packed"].items():
         print(f"  {clip} was not packed: {reason}")

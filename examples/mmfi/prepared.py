@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from examples.mmfi.conventions import Conventions
 from examples.mmfi.pack import pack
-from examples.mmfi.store import INDEX
+from examples.mmfi.settings import Settings
+from examples.mmfi.store import INDEX, read_index
 
 
 def packed_copy(data: Path, beside: Path) -> Path:
@@ -34,5 +38,14 @@ def packed_copy(data: Path, beside: Path) -> Path:
 
 
 def fingerprint(packed: Path) -> str:
-    """What a packed copy holds as a short text: it changes when clips are added, not when the folder is moved."""
-    return hashlib.sha256((packed / INDEX).read_bytes()).hexdigest()[:16]
+    """What a packed copy holds as a short text: it changes with any clip, not when the folder is moved.
+
+    Raises:
+        ValueError: If the folder is no packed copy.
+    """
+    return hashlib.sha256(json.dumps(read_index(packed), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe(run: Settings) -> dict[str, Any]:
+    """What a run is known by: its settings, and what the data holds in place of where it lies."""
+    return asdict(run) | {"data": fingerprint(Path(run.data))}

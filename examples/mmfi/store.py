@@ -7,6 +7,7 @@ writer left behind the committed records is cut off by the next one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from examples.mmfi.arrays import Array
 Json = dict[str, Any]
 
 INDEX = "index.json"
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Table(NamedTuple):
@@ -79,18 +80,20 @@ class StoreWriter:
 
         Args:
             key: Name of the entry.
-            entry: JSON data about it.
+            entry: JSON data about it; a digest of the records is added as `digest`.
             arrays: `(records, *shape)` by table name, one for every table.
 
         Raises:
             RuntimeError: Another process writes to the same store.
         """
-        lengths = dict(self.lengths)
+        lengths, digest = dict(self.lengths), hashlib.blake2b(digest_size=16)
         for name, table in self._tables.items():
             records = np.ascontiguousarray(arrays[name], dtype=table.dtype).reshape(-1, *table.shape)
             lengths[name] += len(records)
             file = self._files[name]
-            file.write(records.tobytes())
+            content = records.tobytes()
+            digest.update(content)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
             if file.tell() != lengths[name] * table.record_bytes:
@@ -98,7 +101,7 @@ class StoreWriter:
                     f"One process at a time should write to a store. `{self._folder}` is being written to by "
                     "another one. Stop it, then run again."
                 )
-        self.entries[key] = entry
+        self.entries[key] = entry | {"digest": digest.hexdigest()}
         self.lengths = lengths
         self._commit()
 
@@ -148,9 +151,15 @@ def read_index(folder: Path) -> Json:
             f"`{folder}` should be a packed folder. Looked for `{path}`. "
             "Make one with `python -m examples.mmfi pack ROOT OUT`."
         )
-    index: Json = json.loads(path.read_text())
+    try:
+        index: Json = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise _damaged_index(path, "It does not read") from error
     if index.get("format") != _FORMAT:
         raise ValueError(f"`{path}` should be of format {_FORMAT}. Got `{index.get('format')}`. Pack the data again.")
+    for name in ("header", "tables", "entries"):
+        if not isinstance(index.get(name), dict):
+            raise _damaged_index(path, f"It has no `{name}`")
     return index
 
 
@@ -181,6 +190,12 @@ def write_json(path: Path, data: Json) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _damaged_index(path: Path, fault: str) -> ValueError:
+    return ValueError(
+        f"`{path}` should be the index of a packed folder. {fault}. Pack the data again, into an empty folder."
+    )
 
 
 def _table_path(folder: Path, name: str) -> Path:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,10 +13,11 @@ from awc_balance.regularizer import Scale
 from examples.mmfi import processes
 from examples.mmfi.conventions import MODALITIES
 from examples.mmfi.models import FUSIONS, PRESETS
+from examples.mmfi.prepared import describe
 from examples.mmfi.protocols import PROTOCOLS, SPLITS
 from examples.mmfi.settings import PAPER_AWC, PRECISIONS, Resources, Settings
 from examples.mmfi.training import train
-from examples.sweep import file_stem, write_json
+from examples.sweep import file_stem, read_result, write_json
 
 _DEFAULT = Settings(name="", data="")
 _DESCRIPTION = """
@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     settings = settings_of(args)
-    file = args.out / f"{file_stem(settings, asdict(settings))}.json"
+    file = args.out / f"{file_stem(settings, describe(settings))}.json"
     with processes.joined(processes.choose_device(args.device)):
-        result = json.loads(file.read_text()) if file.exists() else None
+        result = read_result(file) if file.exists() else None
         if result is None:
             try:
                 result = train(settings, lambda: None, resources_of(args))

@@ -21,6 +21,7 @@ from examples.mmfi.data import RunData, open_data
 from examples.mmfi.evaluation import Evaluation
 from examples.mmfi.laps import Laps
 from examples.mmfi.learner import Learner, Progress
+from examples.mmfi.prepared import describe
 from examples.mmfi.scalars import Scalars
 from examples.mmfi.settings import Resources, Settings
 from examples.sweep import file_stem
@@ -79,6 +80,7 @@ class Trainer:
         self._held_out = Evaluation(data.held_out, settings, device)
         self._test = Evaluation(data.test, settings, device)
         self.learner = Learner(settings, device)
+        self._described = describe(settings) | {"simulated": data.simulated}
         self._path = resources.checkpoints and Path(resources.checkpoints, f"{_stem(settings)}.pt")
         self.epoch, self.step = 0, 0
         self.rows: list[Row] = []
@@ -131,7 +133,7 @@ class Trainer:
         if processes.rank() == 0:
             place = {"epoch": self.epoch, "step": self.step, "rows": self.rows, "seconds": self._laps.seconds}
             tensors = {"learner": self.learner.state_dict(), "best": self._best, "loss": self._loss, "random": random}
-            checkpoint.save(self._path, asdict(self._settings), place | tensors)
+            checkpoint.save(self._path, self._described, place | tensors)
         self._laps.end("checkpoints")
 
     def resume(self) -> None:
@@ -140,7 +142,7 @@ class Trainer:
         Raises:
             ValueError: If it is damaged, or of another run or number of processes.
         """
-        state = checkpoint.load(self._path, asdict(self._settings)) if self._path else None
+        state = checkpoint.load(self._path, self._described) if self._path else None
         if state is None:
             return
         if len(state["random"]) != processes.count():
@@ -193,7 +195,7 @@ class Trainer:
         """Keep the best weights if they are wanted; the checkpoint of a finished run is of no more use."""
         if self._resources.weights:
             path = Path(self._resources.weights, f"{_stem(self._settings)}.weights.pt")
-            checkpoint.save(path, asdict(self._settings), self._best)
+            checkpoint.save(path, self._described, self._best)
         if self._path:
             self._path.unlink(missing_ok=True)
 
@@ -211,4 +213,4 @@ def _scalars_folder(settings: Settings, resources: Resources) -> Path | None:
 
 
 def _stem(settings: Settings) -> str:
-    return file_stem(settings, asdict(settings))
+    return file_stem(settings, describe(settings))

@@ -40,6 +40,14 @@ def test_results_come_in_order_and_are_reused(tmp_path):
     assert again[3]["name"] == "c"
 
 
+def test_a_damaged_result_is_named(tmp_path):
+    sweep(process, [Job("a")], tmp_path, asdict, 0)
+    (file,) = tmp_path.iterdir()
+    file.write_text('{"process": ')
+    with pytest.raises(ValueError, match=f"{file.name}` should be a result. .* Delete it to do the run again"):
+        sweep(process, [Job("a")], tmp_path, asdict, 0)
+
+
 def process(job, tick):
     tick()
     return {"process": os.getpid()}

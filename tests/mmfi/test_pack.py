@@ -142,6 +142,33 @@ def test_packing_again_adds_what_is_new_and_retries_what_was_broken(tree, tmp_pa
     assert not report["damaged files"]
 
 
+def test_a_clip_of_another_copy_is_refused(tree, tmp_path):
+    out = tmp_path / "out"
+    pack(tree.root, out, DEFAULT)
+    np.save(tree.root / str(SECOND) / "ground_truth.npy", tree.ground_truth[SECOND] + 1)
+    for retry in (False, True):
+        with pytest.raises(ValueError, match=f"{SECOND} has other ground_truth than .* Name another folder, or delete"):
+            pack(tree.root, out, DEFAULT, retry=retry)
+
+
+def test_files_fetched_later_need_a_retry(tree, tmp_path):
+    path, out = tree.file(FIRST, "rgb", 3), tmp_path / "out"
+    path.rename(tmp_path / "later")
+    pack(tree.root, out, DEFAULT)
+    (tmp_path / "later").rename(path)
+    with pytest.raises(ValueError, match=f"{FIRST} has other files than .* add --retry"):
+        pack(tree.root, out, DEFAULT)
+    pack(tree.root, out, DEFAULT, retry=True)
+    check_equal(tree, out)
+
+
+def test_clips_that_the_copy_lacks_are_counted(tree, tmp_path, capsys):
+    pack(tree.root, tmp_path / "out", DEFAULT)
+    shutil.rmtree(tree.root / str(THIRD))
+    assert main(["pack", str(tree.root), str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert "1 clips packed earlier that the copy lacks" in capsys.readouterr().out
+
+
 def test_retrying_in_vain_writes_nothing(tree, tmp_path):
     tree.file(FIRST, "rgb", 3).unlink()
     pack(tree.root, tmp_path / "out", DEFAULT)

@@ -86,6 +86,16 @@ def test_other_folders_are_refused(tmp_path):
         write(tmp_path, 1)
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [("{", "does not read"), ("", "does not read"), ("3", "does not read"), ('{"format": 3}', "has no `header`")],
+)
+def test_a_damaged_index_is_named(tmp_path, content, fault):
+    (tmp_path / INDEX).write_text(content)
+    with pytest.raises(ValueError, match=f"{INDEX}` should be .* {fault}. Pack the data again, into an empty folder"):
+        read_index(tmp_path)
+
+
 def test_another_header_or_format_is_refused(tmp_path):
     write(tmp_path, 1)
     with pytest.raises(ValueError, match="Changed: version from 1 to 2"):

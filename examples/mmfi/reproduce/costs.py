@@ -13,7 +13,7 @@ from examples.machine import hardware
 from examples.mmfi.conventions import MODALITIES
 from examples.mmfi.models import FUSIONS
 from examples.mmfi.packed import PackedClips
-from examples.mmfi.prepared import fingerprint
+from examples.mmfi.prepared import describe as describe_settings
 from examples.mmfi.reproduce.published import COSTS, OVERHEADS
 from examples.mmfi.reproduce.tables import SIMULATED, titled
 from examples.mmfi.settings import Settings
@@ -62,7 +62,7 @@ def measure(timing: Timing, tick: Callable[[], object]) -> dict[str, Any]:
 
 def describe(timing: Timing) -> dict[str, Any]:
     """What a timing is known by: the model, the batch, the hardware, and what the data holds."""
-    return asdict(timing) | {"settings": asdict(timing.settings) | {"data": fingerprint(Path(timing.settings.data))}}
+    return asdict(timing) | {"settings": describe_settings(timing.settings)}
 
 
 def summarize(results: Results) -> dict[str, Any]:

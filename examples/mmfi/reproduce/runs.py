@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from examples.mmfi.prepared import fingerprint
+from examples.mmfi.prepared import describe
 from examples.mmfi.reproduce.published import EPOCHS
 from examples.mmfi.settings import Resources, Settings
 from examples.mmfi.training import train
@@ -37,15 +36,9 @@ def finished(runs: Sequence[Settings], out: Path, workers: int | None = None) ->
         out: Results are kept in `out/runs`, checkpoints of unfinished runs in `out/checkpoints`.
         workers: As in `sweep`; None: 0 with a GPU, else one per core.
     """
-    data = fingerprint(Path(runs[0].data))
     gpu = torch.cuda.is_available()
     workers = 0 if workers is None and gpu else workers
     # Processes of a pool can have no children of their own.
     loaders = _LOADER_WORKERS if gpu and workers == 0 else 0
-    resources = Resources(workers=loaders, checkpoints=str(out / "checkpoints" / data))
-    return sweep(partial(train, resources=resources), runs, out / "runs", partial(describe, data=data), workers)
-
-
-def describe(run: Settings, data: str) -> dict[str, Any]:
-    """What a run is known by: its settings, and what the data holds in place of where it lies."""
-    return asdict(run) | {"data": data}
+    resources = Resources(workers=loaders, checkpoints=str(out / "checkpoints"))
+    return sweep(partial(train, resources=resources), runs, out / "runs", describe, workers)

@@ -8,10 +8,9 @@ from examples.mmfi import demo
 from examples.mmfi.__main__ import COMMANDS, main
 from examples.mmfi.conventions import Conventions
 from examples.mmfi.pack import pack
-from examples.mmfi.prepared import fingerprint, packed_copy
+from examples.mmfi.prepared import describe, fingerprint, packed_copy
 from examples.mmfi.reproduce import runs
 from examples.mmfi.reproduce.command import TARGETS, changed
-from examples.mmfi.reproduce.runs import describe
 from examples.mmfi.settings import Settings
 from examples.mmfi.simulator import Settings as Simulation
 from examples.mmfi.simulator import simulate_tree
@@ -78,11 +77,18 @@ def test_runs_are_known_by_what_the_data_holds_not_by_where_it_lies(tree, tmp_pa
     pack(tree.root, tmp_path / "one", Conventions())
     (tmp_path / "one").rename(tmp_path / "two")
     pack(tree.root, tmp_path / "one", Conventions())
-    same = [describe(Settings("", str(tmp_path / name)), fingerprint(tmp_path / name)) for name in ("one", "two")]
+    same = [describe(Settings("", str(tmp_path / name))) for name in ("one", "two")]
     assert same[0] == same[1]
     part = Tree(tmp_path / "part", clips=tree.clips[:2]).write()
     pack(part.root, tmp_path / "three", Conventions())
     assert fingerprint(tmp_path / "three") != fingerprint(tmp_path / "one")
+
+
+def test_clips_of_other_values_are_other_data(tmp_path):
+    for seed in (0, 1):
+        tree = Tree(tmp_path / f"raw{seed}", frames=2, seed=seed).write()
+        pack(tree.root, tmp_path / f"packed{seed}", Conventions(), modalities=["rgb"])
+    assert fingerprint(tmp_path / "packed0") != fingerprint(tmp_path / "packed1")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import argparse
 import json
+import shutil
 import sys
 import types
 from dataclasses import asdict, replace
@@ -10,6 +11,7 @@ from examples.mmfi import train as command
 from examples.mmfi.__main__ import main
 from examples.mmfi.scalars import Scalars
 from examples.mmfi.settings import PAPER_AWC, Settings
+from examples.mmfi.store import INDEX
 from examples.mmfi.training import train
 
 TINY = "--split S2 --preset tiny --epochs 1 --batch-size 16 --held-out 0.2 --modalities rgb --workers 0 --device cpu"
@@ -57,6 +59,20 @@ def test_the_command_trains_once_and_then_shows_the_result(simulated, tmp_path, 
     monkeypatch.setattr(command, "train", never)
     assert main(words) == 0
     assert capsys.readouterr().out.splitlines() == shown.splitlines()[-6:]
+
+
+def test_a_result_belongs_to_the_data_not_to_its_path(simulated, tmp_path, monkeypatch):
+    packed, out = tmp_path / "packed", tmp_path / "out"
+    shutil.copytree(simulated[1], packed)
+    monkeypatch.chdir(tmp_path)
+    words = ["--out", str(out), *TINY.split()]
+    assert main(["train", "packed", *words]) == main(["train", str(packed), *words]) == 0
+    assert len(list(out.glob("*.json"))) == 1
+    index = json.loads((packed / INDEX).read_text())
+    index["entries"].popitem()
+    (packed / INDEX).write_text(json.dumps(index))
+    assert main(["train", str(packed), *words]) == 0
+    assert len(list(out.glob("*.json"))) == 2
 
 
 def test_an_interrupted_command_says_how_to_continue(simulated, tmp_path, capsys, monkeypatch):

@@ -1,7 +1,7 @@
 """Wrong settings, data and files, and what is said about them."""
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from examples.mmfi.__main__ import main
 from examples.mmfi.checkpoint import save
 from examples.mmfi.conventions import Conventions
 from examples.mmfi.pack import pack
+from examples.mmfi.prepared import describe
 from examples.mmfi.settings import Resources
 from examples.mmfi.training import train
 from examples.sweep import file_stem
@@ -72,7 +73,7 @@ def test_a_table_that_was_cut_is_named(simulated, tmp_path):
 
 
 def checkpoint_of(settings, folder):
-    return folder / f"{file_stem(settings, asdict(settings))}.pt"
+    return folder / f"{file_stem(settings, describe(settings))}.pt"
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "cut"], ids=["empty", "other", "cut"])
@@ -80,7 +81,7 @@ def test_a_damaged_checkpoint_is_refused(simulated, tmp_path, content):
     settings = settings_for(simulated[1])
     path = checkpoint_of(settings, tmp_path)
     if content == "cut":
-        save(path, asdict(settings), {"weights": torch.zeros(1000)})
+        save(path, describe(settings), {"weights": torch.zeros(1000)})
         content = path.read_bytes()[:-500]
     path.write_bytes(content)
     with pytest.raises(ValueError, match="does not read. Delete it to start anew"):
@@ -90,14 +91,22 @@ def test_a_damaged_checkpoint_is_refused(simulated, tmp_path, content):
 
 def test_a_checkpoint_of_another_run_is_refused(simulated, tmp_path):
     settings = settings_for(simulated[1])
-    save(checkpoint_of(settings, tmp_path), asdict(replace(settings, seed=7, fusion="mlp")), {})
+    other = describe(replace(settings, seed=7, fusion="mlp")) | {"simulated": True}
+    save(checkpoint_of(settings, tmp_path), other, {})
     with pytest.raises(ValueError, match="seed = 7 in place of 0, fusion = 'mlp' in place of 'concat'"):
+        train(settings, nothing, Resources(device="cpu", checkpoints=str(tmp_path)))
+
+
+def test_a_checkpoint_of_other_data_is_refused(simulated, tmp_path):
+    settings = settings_for(simulated[1])
+    save(checkpoint_of(settings, tmp_path), describe(settings) | {"data": "other", "simulated": True}, {})
+    with pytest.raises(ValueError, match="written with data = 'other' in place of"):
         train(settings, nothing, Resources(device="cpu", checkpoints=str(tmp_path)))
 
 
 def test_a_checkpoint_of_more_processes_is_refused(simulated, tmp_path):
     settings = settings_for(simulated[1])
-    save(checkpoint_of(settings, tmp_path), asdict(settings), {"random": [{}, {}]})
+    save(checkpoint_of(settings, tmp_path), describe(settings) | {"simulated": True}, {"random": [{}, {}]})
     with pytest.raises(ValueError, match="Got 1 in place of 2"):
         train(settings, nothing, Resources(device="cpu", checkpoints=str(tmp_path)))
 

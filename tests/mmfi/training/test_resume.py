@@ -43,6 +43,13 @@ def uninterrupted(request, simulated, tmp_path_factory):
     return settings, train(settings, lambda: None, resources(folder)), weights(folder)
 
 
+def test_weights_say_that_they_are_of_simulated_data(uninterrupted, tmp_path):
+    settings = uninterrupted[0]
+    train(settings, lambda: None, resources(tmp_path))
+    (file,) = tmp_path.glob("*.weights.pt")
+    assert torch.load(file, weights_only=True)["run"]["simulated"] is True
+
+
 @pytest.mark.parametrize("last", range(1, 9))
 def test_a_run_stopped_after_any_step_goes_on_as_if_it_had_not(uninterrupted, tmp_path, monkeypatch, last):
     settings, result, best = uninterrupted

@@ -67,6 +67,11 @@ def test_the_same_settings_give_the_same_result_whatever_the_resources(simulated
     assert without_times(run(simulated[1], resources, awc=AWC)) == without_times(balanced)
 
 
+def test_parts_may_be_smaller_than_the_sample_of_poses(simulated):
+    result = run(simulated[1], batch_size=12, accumulation=4, epochs=1)
+    assert [len(result["poses"][kind]) for kind in ("true", "predicted")] == [4, 4]
+
+
 def test_another_seed_gives_another_result(simulated, plain):
     assert run(simulated[1], seed=1)["epochs"] != plain["epochs"]
 
