@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -99,6 +100,11 @@ def _ground_truth_files(survey: Survey, conventions: Conventions) -> Iterator[Fi
 
 
 def _modalities(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
+    there = [modality for modality in MODALITIES if survey.having(modality)]
+    if not there:
+        yield Finding(
+            "FIX", "no clip has frames of any modality", "Fetch some, or name their folders as the next lines say."
+        )
     for modality in MODALITIES:
         if not survey.having(modality):
             yield Finding(
@@ -112,6 +118,19 @@ def _modalities(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
     ]
     if filtered:
         yield Finding("note", f"radar frames of {len(filtered)} clips come from the separate, filtered tree")
+
+
+def _missing(survey: Survey, _: Conventions) -> Iterator[Finding]:
+    remedy = "Fetch them, or go on: `pack` names them, and training leaves their frames out."
+    for modality in MODALITIES:
+        having = survey.having(modality)
+        without = [clip.clip.name for clip in survey.clips if not clip.files[modality].count]
+        if having and without:
+            yield Finding("note", f"{len(without)} clips lack {modality}, such as {without[0]}", remedy)
+        if gaps := [clip for clip in having if clip.files[modality].missing and clip.frames]:
+            frames = sum(clip.files[modality].missing for clip in gaps)
+            text = f"{frames} frames of {modality} are missing in {len(gaps)} clips, such as {gaps[0].clip.name}"
+            yield Finding("note", text, remedy)
 
 
 def _numbering(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
@@ -187,6 +206,7 @@ def _poses(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
     values = survey.samples["ground_truth"].values
     if not values or conventions.joints != 17:
         return
+    yield from _other_scales(survey.samples["ground_truth"].read)
     poses = np.concatenate(values)
     scales = bone_scales(poses)
     unit = float(np.median(scales)) * conventions.metres_per_unit
@@ -215,6 +235,18 @@ def _poses(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
         yield Finding("FIX", "y points up", "Published poses have y down: errors agree, figures will be upside down.")
     else:
         yield Finding("ok", "poses are absolute, y points down")
+
+
+def _other_scales(read: Mapping[Path, Array]) -> Iterator[Finding]:
+    scales = {path: float(np.median(bone_scales(poses))) for path, poses in read.items()}
+    usual = float(np.median(list(scales.values())))
+    if odd := [path for path, scale in scales.items() if not 0.5 < scale / max(usual, 1e-12) < 2]:
+        yield Finding(
+            "FIX",
+            f"{len(odd)} of {len(read)} sampled clips have another scale than the others: {odd[0]}, "
+            f"bones {scales[odd[0]] / max(usual, 1e-12):.3g} times as long",
+            "Fetch them again, or bring them to the unit of the others.",
+        )
 
 
 def _doppler(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
@@ -257,6 +289,7 @@ _CHECKS: tuple[Callable[[Survey, Conventions], Iterator[Finding]], ...] = (
     _clips,
     _ground_truth_files,
     _modalities,
+    _missing,
     _numbering,
     _files,
     _keypoint_unit,

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the copy, with E01 ... E04 in it")
     parser.add_argument(
-        "--sample", type=int, default=100, metavar="N", help="files to read of each kind (default: 100)"
+        "--sample", type=_sample, default=100, metavar="N", help="files to read of each kind, or 'all' (default: 100)"
     )
     add_convention_option(parser)
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     if (args.root / INDEX).exists():
         raise ValueError(f"`ROOT` should be the original files. `{args.root}` is packed. Name the copy it came from.")
-    if args.sample < 1:
+    if args.sample is not None and args.sample < 1:
         raise ValueError(f"`--sample` should be 1 or more. Got `{args.sample}`.")
     conventions = Conventions().updated(args.convention)
     clips = find_clips(args.root, conventions)
@@ -52,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
     faults = sum(finding.level == "FIX" for finding in found)
     print(f"\n{faults} to fix." if faults else f"\nReady: `{pack_command(args.root, args.convention)}`.")
     return 1 if faults else 0
+
+
+def _sample(text: str) -> int | None:
+    return None if text == "all" else int(text)
 
 
 def overview(survey: Survey, conventions: Conventions, root: Path) -> list[str]:

@@ -101,6 +101,8 @@ def pack_command(root: Path, conventions: Sequence[str] = ()) -> str:
 def frame_files(folder: Path, suffix: str) -> dict[int, FrameFile]:
     """List the frames of a folder by the number in their name, never by position; other files are ignored.
 
+    A link to nowhere counts as absent.
+
     Raises:
         ValueError: Two files carry the same number.
     """
@@ -117,7 +119,8 @@ def frame_files(folder: Path, suffix: str) -> dict[int, FrameFile]:
                     f"A frame number should occur once in a folder. Got `{found[number].path.name}` and "
                     f"`{entry.name}` in `{folder}`. Move one of them away."
                 )
-            found[number] = FrameFile(folder / entry.name, entry.stat().st_size)
+            if not entry.is_symlink() or Path(entry.path).exists():
+                found[number] = FrameFile(folder / entry.name, entry.stat().st_size)
     return found
 
 

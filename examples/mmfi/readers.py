@@ -133,7 +133,10 @@ def _npy(path: Path) -> Array:
 
 def _bytes(path: Path) -> bytes:
     # Reading and parsing are kept apart: a failing disk raises OSError and is not taken for a damaged file.
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except IsADirectoryError:
+        raise DamagedFileError(path, "is a folder") from None
     if not content:
         raise DamagedFileError(path, "is empty (0 bytes)")
     return content

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from examples.mmfi.conventions import MODALITIES, Conventions
 from examples.mmfi.layout import ClipId, RawClip, is_shifted, modality_frames
 from examples.mmfi.readers import READERS, DamagedFileError, read_ground_truth
 
-Item = TypeVar("Item")
+_KEPT = 2000  # values in memory, of each kind
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ModalityFiles:
         empty: Files of 0 bytes.
         beyond: Files of frames that the ground truth does not have.
         shifted: Whether the frames look numbered from another start than the first frame.
-        example: One of those that are not empty, drawn at random.
+        filled: Names of those that are not empty.
     """
 
     count: int
@@ -36,7 +37,7 @@ class ModalityFiles:
     empty: Sequence[Path]
     beyond: Sequence[Path]
     shifted: bool
-    example: Path | None
+    filled: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,16 @@ class ClipSurvey:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some files read: their values and, by path, what was wrong with those that are damaged."""
+    """Some files read, by path: values of the first of them, and what was wrong with those that are damaged."""
 
-    values: Sequence[Array]
+    read: Mapping[Path, Array]
     damaged: Mapping[Path, str]
+    size: int
 
     @property
-    def size(self) -> int:
-        """Files that were tried."""
-        return len(self.values) + len(self.damaged)
+    def values(self) -> list[Array]:
+        """Values without their paths."""
+        return list(self.read.values())
 
 
 @dataclass(frozen=True)
@@ -85,52 +87,52 @@ class Survey:
         return [survey for survey in self.clips if survey.files[modality].count]
 
 
-def survey_copy(clips: Iterable[RawClip], conventions: Conventions, sample: int, seed: int = 0) -> Survey:
+def survey_copy(clips: Iterable[RawClip], conventions: Conventions, sample: int | None, seed: int = 0) -> Survey:
     """List the files of all clips and read some.
 
     Args:
         clips: What `find_clips` found.
         conventions: How to read.
-        sample: Files to read of each modality, spread over the clips.
+        sample: Files to read of each modality, spread over the clips; None for all.
         seed: Of the choice.
     """
     rng = np.random.default_rng(seed)
-    surveys = [survey_clip(clip, conventions, rng) for clip in clips]
-    paths = {"ground_truth": [survey.clip.ground_truth for survey in surveys if survey.frames is not None]}
+    surveys = [survey_clip(clip, conventions) for clip in clips]
+    poses = [survey.clip.ground_truth for survey in surveys if survey.frames is not None]
+    paths = {"ground_truth": _drawn([[path] for path in poses], sample, rng)}
     for modality in MODALITIES:
-        examples = (survey.files[modality].example for survey in surveys)
-        paths[modality] = [path for path in examples if path is not None]
+        there = [survey for survey in surveys if survey.files[modality].filled]
+        files = [[s.clip.folders[modality] / name for name in s.files[modality].filled] for s in there]
+        paths[modality] = _drawn(files, sample, rng)
     return Survey(
         clips=surveys,
-        samples={kind: _read(_spread(paths[kind], sample), kind, conventions) for kind in paths},
+        samples={kind: _read(paths[kind], kind, conventions) for kind in paths},
         other_folders=_other_folders(surveys, {conventions.folder(modality) for modality in MODALITIES}),
     )
 
 
-def survey_clip(clip: RawClip, conventions: Conventions, rng: np.random.Generator) -> ClipSurvey:
+def survey_clip(clip: RawClip, conventions: Conventions) -> ClipSurvey:
     """List the files of one clip and open its ground truth, without reading it.
 
     Args:
         clip: The clip.
         conventions: For the number of the first frame, and of frames where there is no ground truth.
-        rng: For the choice of examples.
     """
     frames = _frames_of(clip.ground_truth)
     expected = frames or conventions.frames_per_clip
-    files = {modality: _list(clip, modality, expected, conventions.first_frame, rng) for modality in MODALITIES}
+    files = {modality: _list(clip, modality, expected, conventions.first_frame) for modality in MODALITIES}
     return ClipSurvey(clip, frames, files)
 
 
-def _list(clip: RawClip, modality: str, frames: int, first: int, rng: np.random.Generator) -> ModalityFiles:
+def _list(clip: RawClip, modality: str, frames: int, first: int) -> ModalityFiles:
     files = sorted(modality_frames(clip, modality, first).items())
-    filled = [file.path for _, file in files if file.size]
     return ModalityFiles(
         count=len(files),
         missing=len(set(range(1, frames + 1)) - {number for number, _ in files}),
         empty=[file.path for _, file in files if not file.size],
         beyond=[file.path for number, file in files if not 1 <= number <= frames],
         shifted=is_shifted(dict(files), frames),
-        example=filled[rng.integers(len(filled))] if filled else None,
+        filled=[file.path.name for _, file in files if file.size],
     )
 
 
@@ -147,21 +149,29 @@ def _other_folders(surveys: Iterable[ClipSurvey], used: set[str]) -> dict[str, i
     return {name: folders[name] for name in sorted(folders) if name not in used}
 
 
-def _read(paths: Iterable[Path], kind: str, conventions: Conventions) -> Sample:
-    values: list[Array] = []
+def _read(paths: Sequence[Path], kind: str, conventions: Conventions) -> Sample:
+    reader = {**READERS, "ground_truth": read_ground_truth}[kind]
+    read: dict[Path, Array] = {}
     damaged: dict[Path, str] = {}
     for path in paths:
-        _read_into(values, damaged, path, kind, conventions)
-    return Sample(values, damaged)
+        _read_into(read, damaged, path, partial(reader, path, conventions))
+    return Sample(read, damaged, len(paths))
 
 
-def _read_into(values: list[Array], damaged: dict[Path, str], path: Path, kind: str, conventions: Conventions) -> None:
+def _read_into(read: dict[Path, Array], damaged: dict[Path, str], path: Path, reader: Callable[[], Array]) -> None:
     try:
-        values.append({**READERS, "ground_truth": read_ground_truth}[kind](path, conventions))
+        values = reader()
     except DamagedFileError as error:
         damaged[path] = error.reason
+        return
+    if len(read) < _KEPT:
+        read[path] = values
 
 
-def _spread(items: Sequence[Item], count: int) -> list[Item]:
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[place] for place in places]
+def _drawn(clips: Sequence[Sequence[Path]], count: int | None, rng: np.random.Generator) -> list[Path]:
+    """Up to `count` files at random, one of every clip before a second of any."""
+    shuffled = [
+        [clips[place][index] for index in rng.permutation(len(clips[place]))] for place in rng.permutation(len(clips))
+    ]
+    rounds = (path for turn in zip_longest(*shuffled) for path in turn if path is not None)
+    return list(islice(rounds, count))

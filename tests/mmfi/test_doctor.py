@@ -39,7 +39,7 @@ def test_a_sound_copy_has_nothing_to_fix_and_fits_a_screen(doctor):
     assert "every ground truth has 9 frames" in text
     assert "1077 of 1080 clips are not there" in text
     assert len(text.splitlines()) < 40
-    for line in ("rgb              3      27       0      0      0/3", "wifi             3      27       0"):
+    for line in ("rgb              3      27       0      0     0/27", "wifi             3      27       0"):
         assert line in text
 
 
@@ -58,7 +58,7 @@ def test_damaged_samples_are_named(tree, doctor):
     rewrite(tree, "wifi", lambda amplitude: amplitude[:2])
     status, text = doctor()
     assert status == 1
-    assert "3 of 3 sampled files are damaged" in text
+    assert "27 of 27 sampled files are damaged" in text
     assert "shape (2, 114, 10)" in text
 
 
@@ -113,6 +113,48 @@ def test_a_numbering_from_1_is_found_where_0_is_assumed(doctor):
     status, text = doctor("--convention", "first_frame=0")
     assert status == 1
     assert "numbering starts at 1 in 12 folders" in text
+
+
+def test_a_link_to_nowhere_is_missing_and_a_folder_damaged(tree, doctor):
+    link, folder = tree.file(FIRST, "lidar", 2), tree.file(FIRST, "mmwave", 3)
+    link.unlink()
+    link.symlink_to("nowhere")
+    folder.unlink()
+    folder.mkdir()
+    status, text = doctor("--sample", "all")
+    assert status == 1
+    assert f"1 frames of lidar are missing in 1 clips, such as {FIRST}" in text
+    assert f"1 of 27 sampled files are damaged: {folder} is a folder" in text
+    report = pack(tree.root, tree.root.parent / "out", Conventions())
+    assert report["missing frames"] == {str(FIRST): {"lidar": "2"}}
+    assert report["damaged files"] == {f"{FIRST}/mmwave/frame003.bin": "is a folder"}
+
+
+@pytest.mark.parametrize(("asked", "read"), [("2", 2), ("7", 7), ("all", 27)])
+def test_as_many_files_are_read_as_asked_for(doctor, asked, read):
+    assert f"rgb              3      27       0      0 {f'0/{read}':>8}" in doctor("--sample", asked)[1]
+
+
+def test_a_modality_that_some_clips_lack_is_noted(tree, doctor):
+    shutil.rmtree(tree.root / str(SECOND) / "wifi-csi")
+    assert f"1 clips lack wifi, such as {SECOND}" in doctor()[1]
+
+
+def test_a_copy_without_any_modality_is_not_ready(tree, doctor):
+    for clip in CLIPS:
+        for folder in ("rgb", "lidar", "mmwave", "wifi-csi"):
+            shutil.rmtree(tree.root / str(clip) / folder)
+    status, text = doctor()
+    assert status == 1
+    assert "no clip has frames of any modality" in text
+
+
+def test_one_clip_in_millimetres_is_named(tree, doctor):
+    np.save(tree.root / str(SECOND) / "ground_truth.npy", tree.ground_truth[SECOND] * 1000)
+    status, text = doctor()
+    assert status == 1
+    assert "1 of 3 sampled clips have another scale" in text
+    assert f"{SECOND}/ground_truth.npy" in text
 
 
 def test_millimetres_are_found_and_the_remedy_works(tree, doctor):

@@ -125,8 +125,8 @@ def test_a_ground_truth_of_another_shape_is_damaged(tmp_path, shape):
 
 
 def test_an_unreadable_disk_is_not_taken_for_a_damaged_file(tmp_path):
-    with pytest.raises(IsADirectoryError):
-        READERS["rgb"](tmp_path, DEFAULT)
+    with pytest.raises(FileNotFoundError):
+        READERS["rgb"](tmp_path / "frame001.npy", DEFAULT)
 
 
 @pytest.mark.parametrize("modality", ["lidar", "mmwave"])
