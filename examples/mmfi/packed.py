@@ -34,7 +34,7 @@ class PackedClips:
         """Open what `pack` wrote.
 
         Raises:
-            ValueError: The folder is no packed copy, or a file of it was cut.
+            ValueError: The folder is no packed copy, a file of it was cut, or its index is damaged.
         """
         index = read_index(folder)
         self.folder = folder
@@ -46,6 +46,13 @@ class PackedClips:
             for name, entry in sorted(index["entries"].items())
         }
         self.tables = map_tables(folder, index)
+        rows = len(self.tables["present"])
+        for name, (first, frames) in self.clips.items():
+            if first < 0 or frames < 0 or first + frames > rows:
+                raise ValueError(
+                    f"Every clip of `{folder}` should lie within its {rows} rows. `{name}` has rows {first} to "
+                    f"{first + frames}: the index is damaged. Pack again into a new folder."
+                )
 
     def __reduce__(self) -> tuple[type[PackedClips], tuple[Path]]:
         """Send the folder, not the data."""

@@ -79,8 +79,8 @@ class Settings:
             _check_names(name, (getattr(self, name),), known)
         for name in _COUNTS:
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` should be 1 or more. Got `{value}`.")
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"`{name}` should be 1 or more. Got `{value}`. Pass a whole number.")
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"`accumulation` should divide `batch_size`. Got `{self.accumulation}` and `{self.batch_size}`. "

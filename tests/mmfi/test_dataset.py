@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import numpy as np
@@ -305,3 +306,13 @@ def test_the_image_spans_minus_one_to_one_in_every_unit():
     np.testing.assert_allclose(screen_coordinates(corners, "pixels", 640, 480), expected)
     np.testing.assert_allclose(screen_coordinates(corners / [640, 480], "unit", 640, 480), expected)
     np.testing.assert_allclose(screen_coordinates(np.array(expected), "screen", 640, 480), expected)
+
+
+def test_an_index_that_points_beyond_the_tables_is_refused(tree, tmp_path):
+    pack(tree.root, tmp_path / "packed", Conventions())
+    index = tmp_path / "packed" / "index.json"
+    content = json.loads(index.read_text())
+    next(iter(content["entries"].values()))["first"] = 4000
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="the index is damaged"):
+        PackedClips(tmp_path / "packed")

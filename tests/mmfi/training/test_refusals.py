@@ -36,6 +36,7 @@ def nothing():
         ({"precision": "double"}, "`precision` should be of float32, bfloat16, float16"),
         ({"epochs": 0}, "`epochs` should be 1 or more. Got `0`"),
         ({"batch_size": 0}, "`batch_size` should be 1 or more"),
+        ({"batch_size": "abc"}, "`batch_size` should be 1 or more. Got `abc`"),
         ({"accumulation": 3}, "`accumulation` should divide `batch_size`. Got `3` and `16`"),
         ({"awc_frames": 0}, "`awc_frames` should be 1 or more"),
         ({"held_out": 0.0}, "`share` .`--held-out`. should be between 0 and 1"),
