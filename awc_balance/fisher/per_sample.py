@@ -60,9 +60,10 @@ class PerSample:
                 self._stop_vectorising("the vectorised ones differ from autograd's")
         total: Gradients = {}
         losses: list[Tensor] = []
-        for start in range(0, count, self._chunk):
+        chunk = self._chunk  # of this batch: it shrinks when vectorising stops on the way
+        for start in range(0, count, chunk):
             # Copies, since the model may change its inputs in place.
-            found, loss = self._gradients([leaf[start : start + self._chunk].clone() for leaf in samples], rebuild)
+            found, loss = self._gradients([leaf[start : start + chunk].clone() for leaf in samples], rebuild)
             losses.append(loss)
             for key, gradient in found.items():
                 square = squared(gradient).sum(0)

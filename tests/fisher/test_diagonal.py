@@ -38,7 +38,8 @@ def test_one_at_a_time_says_so():
         FisherDiagonal(model.encoders).estimate(loader_of(model, 1, 4), model, mse_loss)
 
 
-def test_vectorising_may_stop_in_the_middle_of_a_pass():
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_vectorising_may_stop_in_the_middle_of_a_pass(chunk_size):
     class Sometimes(Concat):
         def fuse(self, features):
             if len(self.seen) > 4 and not self.seen[-1]:  # after some batches the model looks at its data
@@ -52,7 +53,7 @@ def test_vectorising_may_stop_in_the_middle_of_a_pass():
     expected = fisher_one_sample_at_a_time(model, loader, mse_loss)
     model.seen.clear()
     with pytest.warns(UserWarning, match="cannot be vectorised"):
-        assert_same(FisherDiagonal(model.encoders).estimate(loader, model, mse_loss), expected)
+        assert_same(FisherDiagonal(model.encoders, chunk_size=chunk_size).estimate(loader, model, mse_loss), expected)
 
 
 def test_a_first_batch_that_is_not_finite_is_refused_without_talk_of_vectorising():
