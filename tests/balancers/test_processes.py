@@ -2,18 +2,16 @@
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from awc_balance.balancers.processes import mean_over_processes
 from tests.balancers.methods import METHODS, optimizer_of, parameters, step, task_of
 from tests.models import Concat, build, loader_of
+from tests.processes import in_two_processes
 
 
-def train_together(rank, address):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+def train_together(rank):
     for name, method in METHODS.items():
         model = build(Concat, modalities=3)
         wrapped = DistributedDataParallel(model)
@@ -28,11 +26,10 @@ def train_together(rank, address):
         copies = [torch.zeros_like(parameters(model)) for _ in range(2)]
         dist.all_gather(copies, parameters(model))
         torch.testing.assert_close(*copies, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
-    dist.destroy_process_group()
 
 
 def test_copies_of_the_model_stay_equal(tmp_path):
-    multiprocessing.spawn(train_together, ((tmp_path / "store").as_uri(),), nprocs=2)
+    in_two_processes(train_together, tmp_path)
 
 
 def test_one_process_keeps_its_numbers():
