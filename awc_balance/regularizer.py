@@ -20,6 +20,7 @@ from awc_balance.fisher.objective import Criterion
 from awc_balance.grouping import Group, Grouping, kmeans_groups
 from awc_balance.penalty import Pulled, add_pull_gradient_, pull
 from awc_balance.precision import at_least_float32
+from awc_balance.processes import Processes, ProcessGroup
 from awc_balance.state import buffer_name, check_state
 from awc_balance.strengths import Rule, Strengths
 
@@ -69,6 +70,9 @@ class AWCRegularizer(nn.Module):
             the whole training, is the same in any unit.
         step: `step(model, batch) -> (prediction, target)` says how to read a batch. The default takes a pair
             (inputs, target) and calls `model(inputs)`.
+        process_group: Which processes measure together, each on its own batches; see `FisherDiagonal`. All of them
+            have to call `start_epoch`, and have equal strengths, anchors and Fisher diagonals after it. A
+            `ShapleyContribution` or `FisherDiagonal` of yours has its own.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -104,9 +108,11 @@ class AWCRegularizer(nn.Module):
         fisher: Form | FisherDiagonal = "per_batch",
         scale: Scale = "raw",
         step: Step | None = None,
+        process_group: ProcessGroup = "auto",
     ) -> None:
         """See the class."""
         super().__init__()
+        self._processes = Processes(model, process_group)
         model = check_model(model)
         encoders = check_encoders(encoders, model)
         check_count("window", window, 0)
@@ -117,12 +123,14 @@ class AWCRegularizer(nn.Module):
         if not isinstance(contributions, str):
             source = check_callable("contributions", contributions, "Name a profit, or pass a function.")
         elif not self._strengths.fixed:
-            source = ShapleyContribution(model, encoders, contributions, step=step)
+            source = ShapleyContribution(model, encoders, contributions, step=step, process_group=self._processes.group)
         else:
             as_profit(contributions)  # refuses unknown names, though none is needed
         # In a tuple, or the parameters of modules among them would become the regularizer's.
         self._user = _User(model, encoders, criterion, step, source)
-        self._fisher = FisherDiagonal(encoders, fisher) if isinstance(fisher, str) else fisher
+        if isinstance(fisher, str):
+            fisher = FisherDiagonal(encoders, fisher, process_group=self._processes.group)
+        self._fisher = fisher
         if not isinstance(self._fisher, FisherDiagonal):
             raise TypeError(
                 f"`fisher` should be a form or a FisherDiagonal. Got {type(fisher).__name__}. Pass fisher='per_batch'."
@@ -251,13 +259,16 @@ class AWCRegularizer(nn.Module):
     def _contributions(
         self, loader: Iterable[Any], given: Mapping[str, float] | None, progress: Progress | None
     ) -> dict[str, float]:
-        """Those given, else those of the source, unless nothing depends on them."""
+        """Those given, else those of the source, unless nothing depends on them; the same in all processes."""
+        source, modalities, processes = self._user.source, self._user.encoders, self._processes
         if given is None:
-            source = self._user.source
             if self._strengths.fixed or source is None:
                 return {}
-            given = source(loader, progress=progress) if isinstance(source, ShapleyContribution) else source(loader)
-        return check_numbers("contributions", given, self._user.encoders)
+            if isinstance(source, ShapleyContribution):
+                return check_numbers("contributions", source(loader, progress=progress), modalities)
+            given = processes.attempt(lambda: source(loader))
+        checked = processes.attempt(lambda: check_numbers("contributions", given, modalities))
+        return processes.mean(checked, device_of(self._user.model))
 
     def _divisor(self, total: float) -> float:
         """What the Fisher diagonals, which sum to `total`, are divided by; 1 where all of them are 0."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.balancers.balancer import Balancer
-from awc_balance.balancers.processes import mean_over_processes
 from awc_balance.balancers.scores import (
     Score,
     check_score,
@@ -149,7 +148,7 @@ class InfoReg(Balancer):
                 "Call loss(batch) and backward() before it, once per step."
             )
         self._add_traces()
-        strengths = pulls(mean_over_processes(mean_scores(self._seen), self._user[0]), self.beta)
+        strengths = pulls(self._mean_over_processes(mean_scores(self._seen)), self.beta)
         self._seen = []
         self.dominant = next(iter(strengths), None)
         for modality, strength in strengths.items():

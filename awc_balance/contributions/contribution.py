@@ -30,6 +30,7 @@ from awc_balance.contributions.shapley import coalitions, refuse_too_many, shapl
 from awc_balance.encoders import Encoders, check_encoders, check_model
 from awc_balance.nested import copied
 from awc_balance.preserve import RandomState, measuring
+from awc_balance.processes import Processes, ProcessGroup
 
 FOLDS = 20
 """Batches are dealt to this many folds; the interval is the jackknife over them."""
@@ -59,6 +60,10 @@ class ShapleyContribution:
             (inputs, target) and calls `model(inputs)`.
         head: `head(features) -> prediction`, from a dict of features by modality, if running the model itself
             again is not wanted. A modality whose encoder is called more than once has a tuple of features.
+        process_group: Which processes measure together, each on its own batches: "auto", all of them, or those of a
+            model in `DistributedDataParallel`, wherever `torch.distributed` is initialised; None, each for itself; or
+            a group. All of them have to call `evaluate`, or `compute`. A profit of a batch, such as
+            "pearson_per_batch", is that of the batch of one process.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -83,8 +88,10 @@ class ShapleyContribution:
         *,
         step: Step | None = None,
         head: Callable[[dict[str, Feature]], Tensor] | None = None,
+        process_group: ProcessGroup = "auto",
     ) -> None:
         """See the class."""
+        self._processes = Processes(model, process_group)
         self._model = check_model(model)
         self._encoders = check_encoders(encoders, self._model)
         refuse_too_many(len(self._encoders))
@@ -122,9 +129,7 @@ class ShapleyContribution:
         Raises:
             RuntimeError: If there was no batch.
         """
-        if not self._batches:
-            raise RuntimeError("`compute` needs at least one batch. Got none. Call update(batch) before it.")
-        return self._summary(self._folds)
+        return self._summary(self._processes.attempt(self._seen))
 
     def evaluate(self, loader: Iterable[Any], *, progress: Progress | None = None) -> Contributions:
         """The contributions over a whole loader, apart from anything given to `update`.
@@ -136,13 +141,24 @@ class ShapleyContribution:
         Raises:
             ValueError: If the loader is empty, and as `update`.
         """
-        folds: Folds = [None] * FOLDS
-        with measuring(self._model, self._head, self._step, loader=loader):
+
+        def read() -> Folds:
+            folds: Folds = [None] * FOLDS
             for number, batch in enumerate(iterate(loader, progress)):
                 self._add(folds, number, batch)
+            return folds
+
+        with measuring(self._model, self._head, self._step, loader=loader):
+            self._processes.share_model(self._model)
+            folds = self._processes.attempt(read)
         return self._summary(folds)
 
     __call__ = evaluate
+
+    def _seen(self) -> Folds:
+        if not self._batches:
+            raise RuntimeError("`compute` needs at least one batch. Got none. Call update(batch) before it.")
+        return self._folds
 
     @torch.no_grad()
     def _add(self, folds: Folds, number: int, batch: Any) -> None:  # noqa: ANN401
@@ -189,7 +205,8 @@ class ShapleyContribution:
             )
 
     def _summary(self, folds: Folds) -> Contributions:
-        filled = [fold for fold in folds if fold is not None]
+        """Of all processes: a fold holds the batches of one turn in each of them."""
+        filled = [fold for fold in self._processes.merged(folds, self._profit.merge) if fold is not None]
         profits = self._profit.value(reduce(self._profit.merge, filled))
         values = shapley_values(profits)
         low, high = self._interval(filled, _mean(values))

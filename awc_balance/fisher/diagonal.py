@@ -26,9 +26,11 @@ from awc_balance.fisher.gradients import (
 )
 from awc_balance.fisher.objective import Criterion, Objective
 from awc_balance.fisher.per_sample import PerSample
+from awc_balance.fisher.together import by_global_batch, over_all
 from awc_balance.nested import copied
 from awc_balance.precision import squared
 from awc_balance.preserve import Mode, differentiable_rnns, measuring
+from awc_balance.processes import Processes, ProcessGroup
 
 Form: TypeAlias = Literal["per_sample", "per_batch", "corrected"]
 
@@ -54,10 +56,15 @@ class FisherDiagonal:
     Args:
         encoders: One module per modality.
         form: See above.
-        samples: How many samples `estimate` reads at most; whole batches for the two batch forms. None: all.
+        samples: How many samples `estimate` reads at most, over all processes; whole batches for the two batch forms.
+            None: all.
         mode: "eval" measures in evaluation mode; "current" leaves dropout and batch norm as they are set, for the
             batch forms only, since one sample has no batch statistics.
         chunk_size: Samples to vectorise over at once in "per_sample"; None chooses by memory.
+        process_group: Which processes `estimate` together, each from its own batches: "auto", all of them, or those
+            of a model in `DistributedDataParallel`, wherever `torch.distributed` is initialised; None, each for
+            itself; or a group. The batch forms take one batch of each for a global batch. `update` reads what the
+            exchange of gradients left.
 
     Raises:
         TypeError: If `encoders` is not a mapping of modules.
@@ -80,6 +87,7 @@ class FisherDiagonal:
         samples: int | None = None,
         mode: Mode = "eval",
         chunk_size: int | None = None,
+        process_group: ProcessGroup = "auto",
     ) -> None:
         """See the class."""
         self.encoders = check_encoders(encoders)
@@ -97,6 +105,7 @@ class FisherDiagonal:
         self.samples = samples
         self.mode = mode
         self.chunk_size = chunk_size
+        self.process_group = Processes(None, process_group).group
         self.reset()
 
     def reset(self) -> None:
@@ -180,16 +189,18 @@ class FisherDiagonal:
             ValueError: If all encoders are frozen, the loader is empty, or a loss or gradient is not finite. What
                 was measured before stays then.
         """
+        processes = Processes(model, self.process_group)
         model = check_model(model)
         check_encoders(self.encoders, model)
         check_callable("criterion", criterion, "Pass the loss function of your training.")
         step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
         measure = self._measure(Objective(model, criterion, step))
         estimate, reached, seen = self._empty(), set[Key](), 0
+        together = over_all if self.form == "per_sample" else by_global_batch
         with measuring(model, criterion, step, loader=loader, mode=self.mode), _differentiable(model):
-            for number, batch in enumerate(iterate(loader, progress)):
-                measured = measure(self._first(copied(batch), seen))
-                refuse_non_finite(measured, f"batch {number}")
+            processes.share_model(model)
+            batches = self._batches(loader, measure, self._share(processes), progress)
+            for measured in together(batches, self._trainable(), processes):
                 self._add(estimate, measured)
                 reached |= measured.reached
                 seen += measured.samples
@@ -222,12 +233,27 @@ class FisherDiagonal:
 
         return measure
 
-    def _first(self, batch: Any, seen: int) -> Any:  # noqa: ANN401
-        """The samples of a batch that are still wanted; the batch forms take whole batches."""
+    def _share(self, processes: Processes) -> int | None:
+        """How many samples to take one by one in this process; the batch forms take whole batches."""
         if self.samples is None or self.form != "per_sample":
-            return batch
-        _, leaves, rebuild = split_samples(batch)
-        return rebuild([leaf[: self.samples - seen] for leaf in leaves])
+            return None
+        return (self.samples + processes.count - 1 - processes.rank) // processes.count
+
+    @staticmethod
+    def _batches(
+        loader: Iterable[Any], measure: Callable[[Any], Measured], limit: int | None, progress: Progress | None
+    ) -> Iterator[Measured]:
+        """What the batches of this process say, up to a number of samples."""
+        seen = 0
+        if limit == 0:
+            return
+        for number, batch in enumerate(iterate(loader, progress)):
+            measured = measure(_first(copied(batch), limit, seen))
+            refuse_non_finite(measured, f"batch {number}")
+            yield measured
+            seen += measured.samples
+            if limit is not None and seen >= limit:
+                break
 
     def _compute(self, estimate: Estimate, reached: set[Key]) -> Diagonal:
         values = estimate.result()
@@ -262,6 +288,14 @@ def trace(diagonal: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         modality: sum((float(values.sum(dtype=torch.float64)) for values in named.values()), 0.0)
         for modality, named in diagonal.items()
     }
+
+
+def _first(batch: Any, limit: int | None, seen: int) -> Any:  # noqa: ANN401
+    """The samples of a batch that are still wanted."""
+    if limit is None:
+        return batch
+    _, leaves, rebuild = split_samples(batch)
+    return rebuild([leaf[: limit - seen] for leaf in leaves])
 
 
 def _check_reached(wanted: set[Key], reached: set[Key]) -> None:

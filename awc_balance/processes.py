@@ -1,0 +1,283 @@
+"""Processes that train one model together: what they measure is put together here, and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite, sqrt
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from awc_balance.batches import device_of
+from awc_balance.preserve import writable
+
+T = TypeVar("T")
+Entry: TypeAlias = tuple[Tensor, ...]
+Merge: TypeAlias = Callable[[Entry, Entry], Entry]
+
+ProcessGroup: TypeAlias = "dist.ProcessGroup | Literal['auto'] | None"
+"""Which processes measure together: "auto", those of the model; None, each for itself; or a group of torch's."""
+
+BUCKET = 2**25
+"""Elements sent at once: 128 MiB of float32."""
+
+SAME_MODEL = 1e-4
+"""How far the sum of all parameters may differ between processes, as a share of their norm, for their copies to be
+equal: machines of different kinds round differently. Models from other seeds differ by about 1."""
+
+
+class Processes:
+    """The processes that measure one model together, each on batches of its own; often there is just one.
+
+    As in torchmetrics, processes work together wherever `torch.distributed` is initialised, and all of them have to
+    call what exchanges something, in the same order. Where one fails, all raise, and none goes on with numbers of
+    its own; but one that never arrives, because it died or skipped the call, keeps the others waiting until the
+    timeout of the group.
+
+    Args:
+        model: As it is trained. Of a model in `DistributedDataParallel` it is the processes of the wrapper.
+        group: "auto", all processes, or those of the wrapper; None, this process alone; or those of a group.
+
+    Raises:
+        TypeError: If the group is none of these, such as that of other processes than this.
+    """
+
+    def __init__(self, model: nn.Module | None = None, group: ProcessGroup = "auto") -> None:
+        """See the class."""
+        if not (group is None or group == "auto" or (dist.is_available() and isinstance(group, dist.ProcessGroup))):
+            raise TypeError(
+                "`process_group` should be 'auto', None or a group that this process is in. "
+                f"Got {group!r}. Pass None to measure in each process for itself."
+            )
+        if group == "auto" and isinstance(model, DistributedDataParallel) and model.process_group != dist.group.WORLD:
+            group = model.process_group
+        self.group = group
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        if self.group is None or not (dist.is_available() and dist.is_initialized()):
+            return 1
+        return dist.get_world_size(self._group)
+
+    @property
+    def rank(self) -> int:
+        """The number of this one among them."""
+        return dist.get_rank(self._group) if self.count > 1 else 0
+
+    def gathered(self, value: T) -> list[T]:
+        """A picklable value of every process, by rank."""
+        if self.count == 1:
+            return [value]
+        values = [value] * self.count
+        dist.all_gather_object(values, value, group=self._group)
+        return values
+
+    def mean(self, numbers: Mapping[str, float], device: torch.device) -> dict[str, float]:
+        """The mean of every number, with the same names in every process; the numbers themselves in a single one.
+
+        Args:
+            numbers: By name.
+            device: Where to put them for the exchange.
+        """
+        if self.count == 1:
+            return dict(numbers)
+        values = torch.tensor(list(numbers.values()), dtype=torch.float64, device=device)
+        self.sum_([values])
+        return dict(zip(numbers, (values / self.count).tolist(), strict=True))
+
+    def sum_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors of the same shapes in every process by their sums, in few exchanges."""
+        for bucket in _buckets(tensors):
+            flat = _flat(bucket)
+            dist.all_reduce(flat, group=self._group)
+            _fill(bucket, flat)
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """What `work()` gives; where it fails in one process, an error in all of them.
+
+        Raises:
+            RuntimeError: If it failed in another process.
+        """
+        if self.count == 1:
+            return work()
+        error: Exception | None = None
+        try:
+            result = work()
+        except Exception as caught:
+            error = caught
+        self.refuse_failures(error, self.gathered(describe(error)))
+        return result
+
+    def refuse_failures(self, error: Exception | None, descriptions: Sequence[str | None]) -> None:
+        """Raise this process's own error, if there is one, or one that names those of the others.
+
+        Args:
+            error: What went wrong in this process, if anything did.
+            descriptions: The same of every process, as `describe` has it.
+
+        Raises:
+            RuntimeError: If something went wrong in another process only.
+        """
+        if error is not None:
+            raise error
+        failed = [f"process {rank}: {text}" for rank, text in enumerate(descriptions) if text is not None]
+        if failed:
+            raise RuntimeError(
+                "A measurement should succeed in every process; nothing is kept of one that fails in some. "
+                f"Mend what failed in {'; '.join(failed)}"
+            )
+
+    @torch.no_grad()
+    def share_model(self, model: nn.Module) -> None:
+        """Make sure that all processes hold one model, and give every one the buffers of process 0.
+
+        Batch-norm statistics differ between processes, which see different batches. Call it where buffers are put
+        back afterwards.
+
+        Raises:
+            ValueError: If parameters differ between processes.
+        """
+        if self.count == 1:
+            return
+        device = device_of(model)
+        buffers = {
+            name: buffer
+            for name, buffer in model.named_buffers()
+            if writable(buffer) and buffer.layout == torch.strided and buffer.device == device
+        }
+        layout = {name: (tuple(buffer.shape), str(buffer.dtype)) for name, buffer in buffers.items()}
+        found = self.gathered((_Parameters.of(model), layout))
+        _refuse_other_models([parameters for parameters, _ in found])
+        # A cache that grew to another size elsewhere is no part of the model.
+        common = [buffers[name] for name in layout if all(held.get(name) == layout[name] for _, held in found)]
+        for bucket in _buckets(common):
+            flat = _flat(bucket)
+            dist.broadcast(flat, group=self._group, group_src=0)
+            _fill(bucket, flat)
+
+    def merged(
+        self,
+        parts: Sequence[Entry | None],
+        merge: Merge,
+    ) -> list[Entry | None]:
+        """Statistics of all processes, entry by entry, put together in the order of their ranks.
+
+        Args:
+            parts: As many in every process. An entry is a tuple of tensors of one dtype, of the same shapes in
+                every process, or None where this process has none; it has one at least.
+            merge: From two entries to one.
+
+        Raises:
+            ValueError: If shapes differ between processes.
+        """
+        if self.count == 1:
+            return list(parts)
+        shapes = self.gathered([None if part is None else [tuple(x.shape) for x in part] for part in parts])
+        kinds = {tuple(shape) for held in shapes for shape in held if shape is not None}
+        if len(kinds) > 1:
+            raise ValueError(
+                "What is measured should have the same shape in every process. Got "
+                f"{' and '.join(str(kind[-1]) for kind in sorted(kinds))}. Read batches of one kind everywhere."
+            )
+        template = next(part for part in parts if part is not None)
+        result: list[Entry | None] = []
+        for number, part in enumerate(parts):
+            holders = [rank for rank, held in enumerate(shapes) if held[number] is not None]
+            result.append(self._merged(part, holders, template, merge) if holders else None)
+        return result
+
+    def _merged(
+        self,
+        part: Entry | None,
+        holders: list[int],
+        template: Entry,
+        merge: Merge,
+    ) -> Entry:
+        """One entry of those processes that hold it."""
+        flat = _flat(template if part is None else part)
+        flats = [torch.empty_like(flat) for _ in range(self.count)]
+        dist.all_gather(flats, flat, group=self._group)
+        whole: Entry | None = None
+        for rank in holders:
+            pieces = flats[rank].split([x.numel() for x in template])
+            entry = tuple(piece.view_as(x) for piece, x in zip(pieces, template, strict=True))
+            whole = entry if whole is None else merge(whole, entry)
+        return whole or ()
+
+    @property
+    def _group(self) -> dist.ProcessGroup | None:
+        """As torch's functions take it, for whom None is all processes."""
+        return None if isinstance(self.group, str) else self.group
+
+
+def describe(error: Exception | None) -> str | None:
+    """An error in a line that other processes can read."""
+    return None if error is None else f"{type(error).__name__}: {error}"
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is spread over processes, as `fully_shard` leaves parameters."""
+    tensors = sys.modules.get("torch.distributed.tensor")  # nothing is sharded before it is imported
+    return tensors is not None and isinstance(tensor, tensors.DTensor)
+
+
+class _Parameters(NamedTuple):
+    """What tells copies of a model from other models."""
+
+    kinds: list[tuple[str, tuple[int, ...], bool]]
+    """Name, shape, and whether it is trained."""
+    total: float
+    norm: float
+
+    @staticmethod
+    def of(model: nn.Module) -> _Parameters:
+        """The parameters of a model; shards are of one model however they differ."""
+        named = dict(model.named_parameters())
+        whole = [p for p in named.values() if not is_sharded(p) and (p.is_floating_point() or p.is_complex())]
+        device = device_of(model)
+        rows = [torch.stack([_total(p), torch.linalg.vector_norm(p).double()]).to(device) for p in whole]
+        totals, norms = torch.stack(rows, 1).tolist() if rows else ([], [])
+        kinds = [(name, tuple(p.shape), p.requires_grad) for name, p in named.items()]
+        return _Parameters(kinds, sum(totals), sqrt(sum(norm**2 for norm in norms)))
+
+
+def _total(tensor: Tensor) -> Tensor:
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).sum(dtype=torch.float64)
+
+
+def _refuse_other_models(found: Sequence[_Parameters]) -> None:
+    first = found[0]
+    for rank, other in enumerate(found):
+        alike = abs(other.total - first.total) <= SAME_MODEL * first.norm or not isfinite(first.norm)
+        if other.kinds != first.kinds or not alike:
+            raise ValueError(
+                "Processes that measure together should hold copies of one model. Got other parameters in process "
+                f"{rank} than in process 0. Wrap the model in DistributedDataParallel, which makes them equal, or pass "
+                "process_group=None where each process has a model of its own."
+            )
+
+
+def _buckets(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """The tensors in groups of one device and dtype that are sent at once."""
+    buckets: dict[tuple[torch.device, torch.dtype], list[list[Tensor]]] = {}
+    for tensor in tensors:
+        groups = buckets.setdefault((tensor.device, tensor.dtype), [[]])
+        if groups[-1] and sum(x.numel() for x in groups[-1]) + tensor.numel() > BUCKET:
+            groups.append([])
+        groups[-1].append(tensor)
+    return [group for groups in buckets.values() for group in groups if group]
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _fill(tensors: Sequence[Tensor], flat: Tensor) -> None:
+    """Put back what `_flat` put side by side."""
+    for tensor, piece in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(piece.view_as(tensor))
