@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from itertools import islice
 from math import isfinite, sqrt
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -14,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from awc_balance.batches import device_of
 from awc_balance.preserve import writable
+from awc_balance.sharded import is_sharded
 
 T = TypeVar("T")
 Entry: TypeAlias = tuple[Tensor, ...]
@@ -132,6 +134,33 @@ class Processes:
                 f"Mend what failed in {'; '.join(failed)}"
             )
 
+    def in_step(self, batches: Iterable[T]) -> Iterator[T]:
+        """Batches, once it is known that every process has a next one; a sharded model runs in all of them or none.
+
+        Raises:
+            RuntimeError: If reading a batch failed in another process.
+            ValueError: If some processes have fewer batches than others.
+        """
+        following = iter(batches)
+        while True:
+            found: list[T] = []
+            error: Exception | None = None
+            try:
+                found = list(islice(following, 1))
+            except Exception as caught:
+                error = caught
+            reports = self.gathered((describe(error), len(found)))
+            self.refuse_failures(error, [failure for failure, _ in reports])
+            counts = [count for _, count in reports]
+            if not any(counts):
+                return
+            if not all(counts):
+                raise ValueError(
+                    "For a sharded model processes should have equally many batches. Got fewer in process "
+                    f"{counts.index(0)}. Pass a DistributedSampler to the DataLoader, which deals them out evenly."
+                )
+            yield found[0]
+
     @torch.no_grad()
     def share_model(self, model: nn.Module) -> None:
         """Make sure that all processes hold one model, and give every one the buffers of process 0.
@@ -160,54 +189,46 @@ class Processes:
             dist.broadcast(flat, group=self._group, group_src=0)
             _fill(bucket, flat)
 
-    def merged(
-        self,
-        parts: Sequence[Entry | None],
-        merge: Merge,
-    ) -> list[Entry | None]:
+    def merged(self, entries: Mapping[int, Entry], merge: Merge) -> dict[int, Entry]:
         """Statistics of all processes, entry by entry, put together in the order of their ranks.
 
         Args:
-            parts: As many in every process. An entry is a tuple of tensors of one dtype, of the same shapes in
-                every process, or None where this process has none; it has one at least.
+            entries: Tuples of tensors of one dtype, of the same shapes for all numbers and processes. Every process
+                has one at least.
             merge: From two entries to one.
 
         Raises:
             ValueError: If shapes differ between processes.
         """
         if self.count == 1:
-            return list(parts)
-        shapes = self.gathered([None if part is None else [tuple(x.shape) for x in part] for part in parts])
-        kinds = {tuple(shape) for held in shapes for shape in held if shape is not None}
-        if len(kinds) > 1:
+            return dict(entries)
+        template = next(iter(entries.values()))
+        held = self.gathered((list(entries), [tuple(x.shape) for x in template]))
+        shapes = [shape for _, shape in held]
+        if any(shape != shapes[0] for shape in shapes):
             raise ValueError(
                 "What is measured should have the same shape in every process. Got "
-                f"{' and '.join(str(kind[-1]) for kind in sorted(kinds))}. Read batches of one kind everywhere."
+                f"{' and '.join(sorted({str(shape[-1]) for shape in shapes}))}. Read batches of one kind everywhere."
             )
-        template = next(part for part in parts if part is not None)
-        result: list[Entry | None] = []
-        for number, part in enumerate(parts):
-            holders = [rank for rank, held in enumerate(shapes) if held[number] is not None]
-            result.append(self._merged(part, holders, template, merge) if holders else None)
-        return result
+        numbers = sorted({number for own, _ in held for number in own})
+        return {
+            number: self._merged(
+                entries.get(number, template), [rank for rank, (own, _) in enumerate(held) if number in own], merge
+            )
+            for number in numbers
+        }
 
-    def _merged(
-        self,
-        part: Entry | None,
-        holders: list[int],
-        template: Entry,
-        merge: Merge,
-    ) -> Entry:
-        """One entry of those processes that hold it."""
-        flat = _flat(template if part is None else part)
+    def _merged(self, entry: Entry, holders: Sequence[int], merge: Merge) -> Entry:
+        """One entry, of those processes that hold it."""
+        flat = _flat(entry)
         flats = [torch.empty_like(flat) for _ in range(self.count)]
         dist.all_gather(flats, flat, group=self._group)
-        whole: Entry | None = None
-        for rank in holders:
-            pieces = flats[rank].split([x.numel() for x in template])
-            entry = tuple(piece.view_as(x) for piece, x in zip(pieces, template, strict=True))
-            whole = entry if whole is None else merge(whole, entry)
-        return whole or ()
+        sizes = [x.numel() for x in entry]
+        found: list[Entry] = [
+            tuple(piece.view_as(x) for piece, x in zip(flats[rank].split(sizes), entry, strict=True))
+            for rank in holders
+        ]
+        return reduce(merge, found)
 
     @property
     def _group(self) -> dist.ProcessGroup | None:
@@ -218,12 +239,6 @@ class Processes:
 def describe(error: Exception | None) -> str | None:
     """An error in a line that other processes can read."""
     return None if error is None else f"{type(error).__name__}: {error}"
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is spread over processes, as `fully_shard` leaves parameters."""
-    tensors = sys.modules.get("torch.distributed.tensor")  # nothing is sharded before it is imported
-    return tensors is not None and isinstance(tensor, tensors.DTensor)
 
 
 class _Parameters(NamedTuple):

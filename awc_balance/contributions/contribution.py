@@ -31,11 +31,14 @@ from awc_balance.encoders import Encoders, check_encoders, check_model
 from awc_balance.nested import copied
 from awc_balance.preserve import RandomState, measuring
 from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.sharded import refuse_sharded
 
 FOLDS = 20
 """Batches are dealt to this many folds; the interval is the jackknife over them."""
 
 Folds = list[Statistics | None]
+
+_SHARDED = "Pass alphas={...}, start_epoch(loader, contributions={...}), or measure a copy that is whole."
 
 
 class ShapleyContribution:
@@ -119,6 +122,7 @@ class ShapleyContribution:
             ValueError: If prediction and target do not fit the profit, or a prediction is not finite. Nothing of
                 the batch is kept then.
         """
+        refuse_sharded(self._model, "Contributions", _SHARDED)
         with measuring(self._model, self._head, self._step):
             self._add(self._folds, self._batches, batch)
         self._batches += 1
@@ -141,6 +145,7 @@ class ShapleyContribution:
         Raises:
             ValueError: If the loader is empty, and as `update`.
         """
+        refuse_sharded(self._model, "Contributions", _SHARDED)
 
         def read() -> Folds:
             folds: Folds = [None] * FOLDS
@@ -206,7 +211,8 @@ class ShapleyContribution:
 
     def _summary(self, folds: Folds) -> Contributions:
         """Of all processes: a fold holds the batches of one turn in each of them."""
-        filled = [fold for fold in self._processes.merged(folds, self._profit.merge) if fold is not None]
+        own = {number: fold for number, fold in enumerate(folds) if fold is not None}
+        filled = list(self._processes.merged(own, self._profit.merge).values())
         profits = self._profit.value(reduce(self._profit.merge, filled))
         values = shapley_values(profits)
         low, high = self._interval(filled, _mean(values))

@@ -31,6 +31,7 @@ from awc_balance.nested import copied
 from awc_balance.precision import squared
 from awc_balance.preserve import Mode, differentiable_rnns, measuring
 from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.sharded import check_sharding, has_shards, local, refuse_sharded, reshard, spread_like, summed_like
 
 Form: TypeAlias = Literal["per_sample", "per_batch", "corrected"]
 
@@ -194,19 +195,26 @@ class FisherDiagonal:
         check_encoders(self.encoders, model)
         check_callable("criterion", criterion, "Pass the loss function of your training.")
         step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
+        if self.form == "per_sample":
+            refuse_sharded(model, "Per-sample gradients", "Use form='corrected'.")
+        reshard(model)
+        check_sharding(model, self._trainable().values(), processes.count)
         measure = self._measure(Objective(model, criterion, step))
         estimate, reached, seen = self._empty(), set[Key](), 0
         together = over_all if self.form == "per_sample" else by_global_batch
         with measuring(model, criterion, step, loader=loader, mode=self.mode), _differentiable(model):
             processes.share_model(model)
-            batches = self._batches(loader, measure, self._share(processes), progress)
+            read = iterate(loader, progress)
+            read = processes.in_step(read) if has_shards(model) else read
+            batches = self._batches(read, measure, self._share(processes))
             for measured in together(batches, self._trainable(), processes):
                 self._add(estimate, measured)
                 reached |= measured.reached
                 seen += measured.samples
                 if self.samples is not None and seen >= self.samples:
                     break
-        diagonal = self._compute(estimate, reached)
+            reshard(model)
+        diagonal = processes.attempt(lambda: self._compute(estimate, reached))
         self._estimate, self._reached = estimate, reached
         return diagonal
 
@@ -225,10 +233,11 @@ class FisherDiagonal:
         parameters = self._trainable()
         if self.form == "per_sample":
             return PerSample(objective, parameters, self.chunk_size).measure
+        leaves = list(objective.parameters())
 
         def measure(batch: Any) -> Measured:  # noqa: ANN401
             loss, samples = objective.with_count(batch)
-            values, reached = gradients(loss, parameters)
+            values, reached = gradients(loss, parameters, leaves)
             return Measured(values, samples, loss.detach(), reached)
 
         return measure
@@ -240,14 +249,12 @@ class FisherDiagonal:
         return (self.samples + processes.count - 1 - processes.rank) // processes.count
 
     @staticmethod
-    def _batches(
-        loader: Iterable[Any], measure: Callable[[Any], Measured], limit: int | None, progress: Progress | None
-    ) -> Iterator[Measured]:
+    def _batches(batches: Iterable[Any], measure: Callable[[Any], Measured], limit: int | None) -> Iterator[Measured]:
         """What the batches of this process say, up to a number of samples."""
         seen = 0
         if limit == 0:
             return
-        for number, batch in enumerate(iterate(loader, progress)):
+        for number, batch in enumerate(batches):
             measured = measure(_first(copied(batch), limit, seen))
             refuse_non_finite(measured, f"batch {number}")
             yield measured
@@ -261,7 +268,7 @@ class FisherDiagonal:
         _check_no_overflow(values)
         return {
             modality: {
-                name: values[modality, name] if (modality, name) in values else as_dense(None, parameter).real
+                name: spread_like(values.get((modality, name), as_dense(None, parameter).real), parameter)
                 for name, parameter in named.items()
             }
             for modality, named in parameters_by_modality(self.encoders).items()
@@ -285,9 +292,12 @@ class FisherDiagonal:
 def trace(diagonal: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
     """The sum of each modality's Fisher diagonal."""
     return {
-        modality: sum((float(values.sum(dtype=torch.float64)) for values in named.values()), 0.0)
-        for modality, named in diagonal.items()
+        modality: sum((float(_total(values)) for values in named.values()), 0.0) for modality, named in diagonal.items()
     }
+
+
+def _total(values: Tensor) -> Tensor:
+    return summed_like(local(values).sum(dtype=torch.float64), values)
 
 
 def _first(batch: Any, limit: int | None, seen: int) -> Any:  # noqa: ANN401

@@ -11,6 +11,7 @@ from torch import nn
 from awc_balance.fisher.gradients import Gradients, Key, Measured, as_dense
 from awc_balance.precision import squared
 from awc_balance.processes import Processes, describe
+from awc_balance.sharded import is_sharded
 
 SAME_BATCH = 1e-5
 """How far loss and squared gradient may differ, relatively, where two processes read the same batch: operations on a
@@ -44,8 +45,13 @@ def by_global_batch(
             return
         count = samples[0] if _alike(reports) else sum(samples)
         values = _empty(parameters) if measured is None else measured.values
-        for value in values.values():
-            value.mul_(samples[processes.rank] / sum(samples))
+        for key in _whole(parameters):
+            values[key].mul_(samples[processes.rank] / sum(samples))
+        if len(set(samples)) > 1 and len(_whole(parameters)) < len(parameters):
+            raise ValueError(
+                "For a sharded model, whose gradients are averaged without weights, processes should have batches of "
+                f"one size. Got {samples} samples. Pass drop_last=True to the DataLoader."
+            )
         yield _exchanged(values, count, reports, parameters, processes)
 
 
@@ -90,7 +96,7 @@ def _next(
     try:
         measured = next(batches, None)
         if measured is not None:
-            report = _report(measured, list(parameters))
+            report = _report(measured, parameters)
     except Exception as caught:
         error = caught
         report = _Report(describe(error))
@@ -99,13 +105,13 @@ def _next(
     return measured, reports
 
 
-def _report(measured: Measured, keys: Sequence[Key]) -> _Report:
+def _report(measured: Measured, parameters: Mapping[Key, nn.Parameter]) -> _Report:
     return _Report(
         failure=None,
         samples=measured.samples,
         loss=0.0 if measured.loss is None else float(measured.loss),
-        square=float(sum(squared(value).sum().double().cpu() for value in measured.values.values())),
-        reached=tuple(key in measured.reached for key in keys),
+        square=float(sum(squared(measured.values[key]).sum().double().cpu() for key in _whole(parameters))),
+        reached=tuple(key in measured.reached for key in parameters),
     )
 
 
@@ -128,7 +134,7 @@ def _exchanged(
     processes: Processes,
 ) -> Measured:
     """The sums of the values of all processes, and what else is known of them."""
-    processes.sum_([values[key] for key in parameters])
+    processes.sum_([values[key] for key in _whole(parameters)])
     reached = {key for report in reports for key, hit in zip(parameters, report.reached, strict=False) if hit}
     return Measured(values, samples, None, reached)  # losses were checked where they arose
 
@@ -146,6 +152,11 @@ def _sum(a: Measured, b: Measured) -> Measured:
     for key, value in b.values.items():
         a.values[key].add_(value)
     return Measured(a.values, a.samples + b.samples, None, a.reached | b.reached)
+
+
+def _whole(parameters: Mapping[Key, nn.Parameter]) -> list[Key]:
+    """Those that are not sharded: the gradients of sharded ones are the means over the processes already."""
+    return [key for key, parameter in parameters.items() if not is_sharded(parameter)]
 
 
 def _empty(parameters: Mapping[Key, nn.Parameter]) -> Gradients:
