@@ -92,6 +92,17 @@ class Processes:
         self.sum_([values])
         return dict(zip(numbers, (values / self.count).tolist(), strict=True))
 
+    def averaged(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+        """The means of tensors by two names; what is sharded stays."""
+        if self.count == 1:
+            return {outer: dict(named) for outer, named in tensors.items()}
+        means = {
+            outer: {name: value if is_sharded(value) else value / self.count for name, value in named.items()}
+            for outer, named in tensors.items()
+        }
+        self.sum_(value for named in means.values() for value in named.values() if not is_sharded(value))
+        return means
+
     def sum_(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors of the same shapes in every process by their sums, in few exchanges."""
         for bucket in _buckets(tensors):

@@ -23,6 +23,16 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
+def shards(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """This process's shards of tensors that are all spread alike, or all whole."""
+    return tuple(map(local, tensors)) if tensors and is_sharded(tensors[0]) else tensors
+
+
+def placement(tensor: Tensor) -> object:
+    """How a tensor is spread; None if it is whole."""
+    return (tensor.device_mesh, tensor.placements) if is_sharded(tensor) else None  # type: ignore[attr-defined]
+
+
 def spread_like(shard: Tensor, parameter: Tensor) -> Tensor:
     """A tensor that is spread as the parameter is, of which `shard` is this process's part."""
     if not is_sharded(parameter):

@@ -268,7 +268,7 @@ class FisherDiagonal:
         _check_no_overflow(values)
         return {
             modality: {
-                name: spread_like(values.get((modality, name), as_dense(None, parameter).real), parameter)
+                name: spread_like(_laid_out(values.get((modality, name)), parameter), parameter)
                 for name, parameter in named.items()
             }
             for modality, named in parameters_by_modality(self.encoders).items()
@@ -294,6 +294,12 @@ def trace(diagonal: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
     return {
         modality: sum((float(_total(values)) for values in named.values()), 0.0) for modality, named in diagonal.items()
     }
+
+
+def _laid_out(value: Tensor | None, parameter: nn.Parameter) -> Tensor:
+    """The value in the memory format of the parameter, of which per-sample gradients know nothing."""
+    kept = as_dense(None, parameter).real
+    return kept if value is None else kept.copy_(value)
 
 
 def _total(values: Tensor) -> Tensor:
