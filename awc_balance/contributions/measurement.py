@@ -77,46 +77,40 @@ class Measurement:
     @torch.no_grad()
     def add(self, batch: Any) -> None:  # noqa: ANN401
         """Measure a batch. If that fails, all is as before."""
-        run = BatchRun(self._user, batch)
-        statistics = self._measure(run)
-        if not run.intact():
+        for keep in (False, True):
+            run = BatchRun(self._user, batch, keep=keep)
+            statistics, again = self._measure(run)
+            if run.intact():
+                break
             run.rewind()
-            run = BatchRun(self._user, batch, keep=True)
-            statistics = self._measure(run)
         run.finish()
+        if self._user.head is None:
+            _compare(again, run.prediction)
         self._keep(self.batches, statistics)
         self.batches += 1
 
-    def _measure(self, run: BatchRun) -> Statistics:
-        """The statistics of a batch, as the present accumulation has them."""
+    def _measure(self, run: BatchRun) -> tuple[Statistics, Tensor]:
+        """The statistics of a batch, as the present accumulation has them, and the prediction from all features."""
         if self._additive is not None:
-            found = self._covariances(run)
+            rows = rows_to_run(self._design.members.shape[1], self.batches)
+            predictions = torch.cat(list(self._runner.run(run, rows, self.batches)))
+            check_same_shape(predictions[0], run.target)
+            self._check_finite(rows, predictions, run.target.double().sum().expand(len(rows)))
+            found = covariances(rows, predictions, run.target)
             if found is not None:
-                return found
+                return found, predictions[rows.all(1).to(predictions.device)][0]
             self._run_all_from_now(self._additive)
         return self._table(run)
 
-    def _covariances(self, run: BatchRun) -> Statistics | None:
-        """Covariances, if the head adds up in this batch."""
-        rows = rows_to_run(self._design.members.shape[1], self.batches)
-        predictions = torch.cat(list(self._runner.run(run, rows, self.batches)))
-        check_same_shape(predictions[0], run.target)
-        self._check_finite(rows, predictions, run.target.double().sum().expand(len(rows)))
-        if self._user.head is None:
-            _compare(predictions[self._design.members.shape[1] + 1], run.prediction)
-        return covariances(rows, predictions, run.target)
-
-    def _table(self, run: BatchRun) -> Statistics:
-        """The statistics of every coalition, run one by one or together."""
+    def _table(self, run: BatchRun) -> tuple[Statistics, Tensor]:
+        """The statistics of every coalition, run one by one or together, and the prediction from all features."""
         parts, done = [], 0
         for predictions in self._runner.run(run, self._design.members, self.batches):
             statistics = self._profit.measure_each(predictions, run.target)
             self._check_finite(self._design.members[done : done + len(predictions)], *statistics)
             parts.append(statistics)
             done += len(predictions)
-        if self._user.head is None:
-            _compare(predictions[-1], run.prediction)
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True)), predictions[-1]
 
     def _keep(self, number: int, statistics: Statistics) -> None:
         if self.folds:
