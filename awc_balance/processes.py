@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import islice
-from math import isfinite, sqrt
+from math import isfinite, prod, sqrt
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -217,9 +217,10 @@ class Processes:
         held = self.gathered((list(entries), [tuple(x.shape) for x in template]))
         shapes = [shape for _, shape in held]
         if any(shape != shapes[0] for shape in shapes):
+            found = sorted({str(max(shape, key=prod)) for shape in shapes})
             raise ValueError(
-                "What is measured should have the same shape in every process. Got "
-                f"{' and '.join(sorted({str(shape[-1]) for shape in shapes}))}. Read batches of one kind everywhere."
+                f"What is measured should have the same shape in every process. Got {' and '.join(found)}. "
+                "Read batches of one kind everywhere."
             )
         numbers = sorted({number for own, _ in held for number in own})
         return {

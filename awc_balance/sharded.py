@@ -1,6 +1,6 @@
 """Parameters that `torch.distributed.fsdp.fully_shard` has spread over processes.
 
-What is done element by element needs this process's shard alone. Modules of `torch.distributed` are looked up, not
+What is done element by element needs this process's shard alone. Submodules of `torch.distributed` are looked up, not
 imported: their import is slow, and nothing is sharded before it.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
 
@@ -99,6 +100,6 @@ def check_sharding(model: nn.Module, parameters: Iterable[Tensor], count: int) -
 
 def _sharded_modules(model: nn.Module) -> list[nn.Module]:
     fsdp = sys.modules.get("torch.distributed.fsdp")
-    if fsdp is None or not hasattr(fsdp, "FSDPModule"):
+    if fsdp is None or not dist.is_available() or not dist.is_initialized():
         return []
     return [module for module in model.modules() if isinstance(module, fsdp.FSDPModule)]

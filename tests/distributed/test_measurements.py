@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import mse_loss
 from torch.nn.parallel import DistributedDataParallel
 
@@ -66,6 +67,23 @@ def contributions(rank):
         close(together.compute(), alone)
         whole = loader[:3] if rank == 0 else loader[3:]
         assert dict(together.evaluate(whole)) == pytest.approx(dict(alone), abs=1e-6)
+
+
+def additive_in_one_process_only(rank):
+    """Covariances stand for all coalitions only where the head adds up in every process."""
+    model = build(Concat, modalities=4).double()
+    loader = [({m: x.double() for m, x in inputs.items()}, y.double()) for inputs, y in loader_of(model, batches=3)]
+    linear = copy.deepcopy(model)
+    linear.head[1] = nn.Identity()
+    bent = copy.deepcopy(linear)
+    if rank == 1:
+        bent.head[1] = nn.ReLU()
+    for each, route in ((linear, "additive"), (bent, "together")):
+        table = ShapleyContribution(each, each.encoders, fast=False).evaluate(shard_of(loader, rank))
+        result = ShapleyContribution(each, each.encoders).evaluate(shard_of(loader, rank))
+        same_everywhere([dict(result), result.route])
+        assert result.route == route
+        close(result, table)
 
 
 def fisher_diagonals(rank):
@@ -142,6 +160,7 @@ def updates_from_exchanged_gradients(rank):
 def work(rank):
     for check in (
         contributions,
+        additive_in_one_process_only,
         fisher_diagonals,
         fewer_batches_in_one_process,
         limited_samples,

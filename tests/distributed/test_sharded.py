@@ -122,6 +122,12 @@ def updates(rank):
     for modality, named in fisher.compute().items():
         close(named, alone[modality])
     same_everywhere(fisher.trace())
+    awc = AWCRegularizer(sharded, sharded.encoders, mse_loss, **OPTIONS)
+    awc.start_epoch([], fisher=fisher.compute())
+    close(
+        {n: b for n, b in awc.named_buffers() if "weight" in n and "fisher/m0" in n},
+        {"fisher/m0/0/weight": alone["m0"]["0.weight"]},
+    )
 
 
 def refusals(rank):

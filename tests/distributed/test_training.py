@@ -69,6 +69,10 @@ def sources_of_ones_own(rank):
     assert awc.contributions == {"m0": 0.5, "m1": 0.25}
     awc.start_epoch(shard_of(loader, rank), contributions={"m0": 0.0, "m1": 1.0 + rank})
     assert awc.contributions == {"m0": 0.0, "m1": 1.5}
+    diagonal = {m: {n: torch.full_like(p, rank) for n, p in e.named_parameters()} for m, e in model.encoders.items()}
+    awc.start_epoch(shard_of(loader, rank), fisher=diagonal)
+    assert all((buffer == 0.5).all() for name, buffer in awc.named_buffers() if name.startswith("fisher"))
+    assert all((value == rank).all() for named in diagonal.values() for value in named.values())
     same_everywhere([awc.state_dict(), awc.history])
 
 
