@@ -110,6 +110,15 @@ def test_a_head_of_another_width_is_refused():
         balancer.loss(loader_of(model)[0])
 
 
+def test_encoders_in_another_order_than_the_head_takes_them_bring_a_warning():
+    model, batch = late(3)
+    encoders = dict(reversed(model.encoders.items()))
+    balancer = OGMGE(model, encoders, mse_loss, head=model.head)
+    balancer.start_epoch([])
+    with pytest.warns(UserWarning, match="another order"):
+        balancer.loss(batch)
+
+
 class Wide(TwoPart):
     """Gradients of many numbers, for statistics."""
 
