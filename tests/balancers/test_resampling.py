@@ -78,6 +78,12 @@ def test_before_contributions_are_measured_none_is_strongest():
         _ = balancer.strongest
 
 
+def test_one_number_per_sample_is_judged_as_a_row_of_one():
+    predictions, target = list(torch.randn(4, 9)), torch.randn(9)
+    rows = are_right([prediction.unsqueeze(1) for prediction in predictions], target.unsqueeze(1))
+    assert are_right(predictions, target).equal(rows)
+
+
 def test_the_warm_up_is_plain_and_reads_no_loader():
     model = build(Concat)
     batch = loader_of(model)[0]
