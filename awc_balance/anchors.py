@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,8 @@ from awc_balance.precision import at_least_float32
 from awc_balance.state import buffer_name
 
 FISHER_DTYPES = (None, torch.bfloat16, torch.float32, torch.float64)
+
+_traits = attrgetter("requires_grad", "dtype", "device", "shape")
 
 
 class _Plan(NamedTuple):
@@ -126,15 +128,13 @@ class Anchored(nn.Module):
 
     def _layout(self, alphas: Mapping[str, float]) -> tuple[list[object], list[object]]:
         """All that a plan depends on: parts to be compared by identity, traits by value."""
-        members: list[object] = list(self._buffers.values())
         modules: list[nn.Module] = list(self._encoders.values())
+        parameters: list[nn.Parameter | None] = []
         for module in modules:  # which grows meanwhile
             modules.extend(child for child in module._modules.values() if child is not None)
-            members.extend(module._parameters.values())
-        traits: list[object] = [
-            (p.requires_grad, p.dtype, p.device, p.shape) for p in members if isinstance(p, nn.Parameter)
-        ]
-        return [*modules, *members], [*alphas.values(), *traits]
+            parameters.extend(module._parameters.values())
+        traits = map(_traits, filter(torch.is_tensor, parameters))
+        return [*modules, *parameters, *self._buffers.values()], [*alphas.values(), *traits]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: ANN401 - as in torch
         """Move what is kept with a larger module, but leave its dtype, which `half()` would lower, alone.

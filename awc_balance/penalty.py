@@ -87,14 +87,14 @@ def add_penalty_gradient_(parts: Sequence[Bundle]) -> None:
     Raises:
         ValueError: If a gradient is sparse; nothing is added then.
     """
-    gradients = [[_dense_gradient(parameter) for parameter in part.parameters] for part in parts]
-    for part, found in zip(parts, gradients, strict=True):
-        for parameter, gradient in zip(part.parameters, found, strict=True):
-            if gradient is None:
-                parameter.grad = torch.zeros_like(parameter)
-        present = shards(tuple(parameter.grad for parameter in part.parameters if parameter.grad is not None))
+    for part in parts:
+        _refuse_sparse(part.parameters)
+    for part in parts:
+        gradients = shards(tuple(_gradient(parameter) for parameter in part.parameters))
         fishers = _at_hand(part.fishers, part.parameters[0].device)
-        torch._foreach_addcmul_(present, _offsets(shards(part.parameters), part.anchors), fishers, value=2 * part.alpha)
+        torch._foreach_addcmul_(
+            gradients, _offsets(shards(part.parameters), part.anchors), fishers, value=2 * part.alpha
+        )
 
 
 def add_pull_gradient_(terms: Iterable[Pulled], alpha: float) -> None:
@@ -113,22 +113,25 @@ class _Penalty(torch.autograd.Function):
     def forward(ctx: Any, bundle: Bundle, *parameters: Tensor) -> Tensor:  # noqa: ANN401 - torch gives no type
         ctx.save_for_backward(*parameters)
         ctx.bundle = bundle
-        offsets = _offsets(parameters, bundle.anchors)
-        terms = torch._foreach_mul(offsets, _at_hand(bundle.fishers, parameters[0].device))
-        torch._foreach_mul_(terms, offsets)
+        terms = _offsets(parameters, bundle.anchors)
+        torch._foreach_mul_(terms, terms)
+        torch._foreach_mul_(terms, _at_hand(bundle.fishers, parameters[0].device))
         # F is not negative: the modulus of a term is F |theta - anchor|^2, for complex parameters too.
         return bundle.alpha * torch.stack(torch._foreach_norm(terms, 1)).sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        # Out of place, so that with create_graph=True it can be differentiated itself.
         parameters: Tensors = ctx.saved_tensors
+        offsets = _offsets(parameters, ctx.bundle.anchors)
         fishers = _at_hand(ctx.bundle.fishers, parameters[0].device)
-        weighted = torch._foreach_mul(_offsets(parameters, ctx.bundle.anchors), fishers)
         scale = 2 * ctx.bundle.alpha * gradient
-        if torch.is_grad_enabled():  # torch 2.13 fails to differentiate `_foreach_mul` with respect to a scalar tensor
-            return (None, *(each * scale for each in weighted))
-        return (None, *torch._foreach_mul(weighted, scale))
+        if (
+            torch.is_grad_enabled()
+        ):  # with create_graph=True; torch 2.13 cannot differentiate foreach by a scalar tensor
+            return (None, *(offset * fisher * scale for offset, fisher in zip(offsets, fishers, strict=True)))
+        torch._foreach_mul_(offsets, fishers)
+        torch._foreach_mul_(offsets, scale)
+        return (None, *offsets)
 
 
 def _offsets(parameters: Tensors, anchors: Tensors) -> Tensors:
@@ -143,11 +146,18 @@ def _at_hand(kept: Tensors, device: torch.device) -> Tensors:
     return tuple(at_least_float32(tensor.to(device, non_blocking=True)) for tensor in kept)
 
 
-def _dense_gradient(parameter: Tensor) -> Tensor | None:
-    gradient = parameter.grad
-    if gradient is not None and gradient.layout != torch.strided:
-        raise ValueError(
-            f"The gradient of a pulled parameter should be dense. Got {gradient.layout}. "
-            "Add awc() to the loss instead, or build the embedding with sparse=False."
-        )
-    return gradient
+def _gradient(parameter: Tensor) -> Tensor:
+    """The gradient of a parameter, one of zeros if it has none yet."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
+
+
+def _refuse_sparse(parameters: Tensors) -> None:
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is not None and gradient.layout is not torch.strided:
+            raise ValueError(
+                f"The gradient of a pulled parameter should be dense. Got {gradient.layout}. "
+                "Add awc() to the loss instead, or build the embedding with sparse=False."
+            )
