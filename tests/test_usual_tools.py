@@ -200,7 +200,10 @@ class TestCompile:
             assert_same(named(model), named(one), rtol=1e-4, atol=1e-6)
             assert awc.groups == expected.groups, case
 
-    @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
+    @pytest.mark.filterwarnings(
+        "ignore:.*should not be instantiated:DeprecationWarning"
+    )  # both by torch.compile itself
+    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
     def test_a_compiled_step_with_the_penalty_in_it(self):
         one, two = build(Concat), build(Concat)
         loader = loader_of(one)
