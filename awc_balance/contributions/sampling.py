@@ -29,7 +29,8 @@ class SampledCoalitions(Design):
 
     Args:
         modalities: M, at least 2.
-        budget: How many coalitions may be run, at least 4 M + 2: what is drawn twice is run once.
+        budget: How many coalitions are run at most, at least 4 M + 2. What is drawn again counts again, but is run
+            once.
         seed: Of the draw, which leaves the global random state alone.
 
     Raises:
@@ -145,16 +146,28 @@ def _of_size(modalities: int, size: int) -> np.ndarray:
 
 
 def _drawn(modalities: int, above: int, pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Different pairs of sizes above one, and how often each was drawn."""
+    """Different pairs of sizes above one, and how often each was drawn until there were enough of them."""
     sizes = _sizes(modalities)[above:]
     if not len(sizes):
         return np.zeros((0, modalities), dtype=bool), np.zeros(0)
     generator = np.random.default_rng(seed)
     weights = _probabilities(modalities)[above:]
-    size = generator.choice(sizes, pairs, p=weights / weights.sum())
-    order = generator.random((pairs, modalities)).argsort(1).argsort(1)
-    rows = order < size[:, None]
-    # Of a pair of two halves, take the one without the last modality, so that both are known as one pair.
-    rows ^= (2 * size[:, None] == modalities) & rows[:, -1:]
-    different, times = np.unique(rows, axis=0, return_counts=True)
+    rows = np.zeros((0, modalities), dtype=bool)
+    first = np.zeros(0, dtype=int)
+    while len(first) < pairs:
+        rows = np.concatenate([rows, _draw(generator, sizes, weights / weights.sum(), pairs, modalities)])
+        _, first = np.unique(rows, axis=0, return_index=True)
+    different, times = np.unique(rows[: np.sort(first)[pairs - 1] + 1], axis=0, return_counts=True)
     return different, times.astype(float)
+
+
+def _draw(
+    generator: np.random.Generator, sizes: np.ndarray, shares: np.ndarray, pairs: int, modalities: int
+) -> np.ndarray:
+    """One coalition of each of so many pairs, boolean `[pairs, M]`."""
+    size = generator.choice(sizes, (pairs, 1), p=shares)
+    order = generator.random((pairs, modalities)).argsort(1).argsort(1)
+    rows: np.ndarray = order < size
+    # Of a pair of two halves, take the one without the last modality, so that both are known as one pair.
+    rows ^= (2 * size == modalities) & rows[:, -1:]
+    return rows
