@@ -1,5 +1,6 @@
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -680,6 +681,18 @@ class TestChangedBehindItsBack:
         state["fisher/m0/0/weight"] *= 0
         awc.load_state_dict(state, assign=True)
         assert 0 < awc().item() < value
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+    def test_a_copy_of_both(self, copied):
+        model, awc, value = self.moved()
+        twin, other = copied((model, awc))
+        with torch.no_grad():
+            for p in twin.encoders.parameters():
+                p.zero_()
+        assert awc().item() == value != other().item()
+        other.add_gradient_()
+        assert all(p.grad is None for p in model.parameters())
+        assert all(p.grad is not None for p in twin.encoders.parameters())
 
     def test_the_next_epoch(self):
         model, awc, value = self.moved()
