@@ -145,6 +145,7 @@ class AWCRegularizer(Anchored):
         # In a tuple, or the parameters of modules among them would become the regularizer's.
         self._user = _User(model, criterion, step, source)
         self._fisher = FisherDiagonal(encoders, fisher) if isinstance(fisher, str) else fisher
+        self._forgets = isinstance(fisher, str)
         if not isinstance(self._fisher, FisherDiagonal):
             raise TypeError(
                 f"`fisher` should be a form or a FisherDiagonal. Got {type(fisher).__name__}. Pass fisher='per_batch'."
@@ -296,7 +297,10 @@ class AWCRegularizer(Anchored):
         model, criterion, step, _ = self._user
         if given is not None:
             return check_diagonal(given, self._encoders)
-        return self._fisher.estimate(loader, model, criterion, step=step, progress=progress)
+        diagonal = self._fisher.estimate(loader, model, criterion, step=step, progress=progress)
+        if self._forgets:
+            self._fisher.reset()  # or it would take as much memory again until the next epoch
+        return diagonal
 
     def _divisor(self, total: float) -> float:
         """What the Fisher diagonals, which sum to `total`, are divided by; 1 where all of them are 0."""
