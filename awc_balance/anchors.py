@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter, is_
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -15,17 +15,17 @@ from awc_balance.fisher.gradients import non_finite
 from awc_balance.penalty import Bundle, Pulled, bundles
 from awc_balance.precision import at_least_float32
 from awc_balance.state import buffer_name
+from awc_balance.watch import Watch
 
 FISHER_DTYPES = (None, torch.bfloat16, torch.float32, torch.float64)
 
-_traits = attrgetter("requires_grad", "dtype", "device", "shape")
-
 
 class _Plan(NamedTuple):
-    """What is pulled, and what that was read off; while the latter stays, so does the former."""
+    """What is pulled, and what that was worked out from; while the latter stays, so does the former."""
 
-    parts: list[object]
-    traits: list[object]
+    encoders: Watch
+    buffers: dict[str, Tensor | None]
+    alphas: dict[str, float]
     bundles: list[Bundle]
 
 
@@ -94,8 +94,14 @@ class Anchored(nn.Module):
                     for name, parameter in named.items()
                     if parameter.requires_grad
                 )
-            self._plan = _Plan(*self._layout(alphas), found)
+            self._plan = _Plan(Watch(self._encoders.values()), dict(self._buffers), dict(alphas), found)
         return self._plan.bundles
+
+    def _still_holds(self, plan: _Plan, alphas: Mapping[str, float]) -> bool:
+        """Whether nobody has exchanged, moved, cast or frozen anything since; far quicker than to plan anew."""
+        buffers = self._buffers
+        same = len(buffers) == len(plan.buffers) and all(map(is_, buffers.values(), plan.buffers.values()))
+        return same and alphas == plan.alphas and plan.encoders.unchanged()
 
     def _named(self) -> Iterator[tuple[str, dict[str, nn.Parameter]]]:
         yield from parameters_by_modality(self._encoders).items()
@@ -120,21 +126,6 @@ class Anchored(nn.Module):
                 self.register_buffer(key, moved)
             kept.append(moved)
         return Pulled(parameter, *kept)
-
-    def _still_holds(self, plan: _Plan, alphas: Mapping[str, float]) -> bool:
-        """Whether nobody has exchanged, moved, cast or frozen anything since; far quicker than to plan anew."""
-        parts, traits = self._layout(alphas)
-        return len(parts) == len(plan.parts) and all(map(is_, parts, plan.parts)) and traits == plan.traits
-
-    def _layout(self, alphas: Mapping[str, float]) -> tuple[list[object], list[object]]:
-        """All that a plan depends on: parts to be compared by identity, traits by value."""
-        modules: list[nn.Module] = list(self._encoders.values())
-        parameters: list[nn.Parameter | None] = []
-        for module in modules:  # which grows meanwhile
-            modules.extend(child for child in module._modules.values() if child is not None)
-            parameters.extend(module._parameters.values())
-        traits = map(_traits, filter(torch.is_tensor, parameters))
-        return [*modules, *parameters, *self._buffers.values()], [*alphas.values(), *traits]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: ANN401 - as in torch
         """Move what is kept with a larger module, but leave its dtype, which `half()` would lower, alone.

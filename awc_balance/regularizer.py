@@ -153,6 +153,7 @@ class AWCRegularizer(Anchored):
             as_profit(contributions)  # refuses unknown names, though none is needed
         # In a tuple, or the parameters of modules among them would become the regularizer's.
         self._user = _User(model, criterion, step, source)
+        self._forgets = isinstance(fisher, str)
         if isinstance(fisher, str):
             fisher = FisherDiagonal(encoders, fisher, process_group=processes.group)
         self._fisher = fisher
@@ -312,7 +313,10 @@ class AWCRegularizer(Anchored):
         if given is not None:
             diagonal = self._processes.attempt(lambda: check_diagonal(given, self._encoders))
             return self._processes.averaged(diagonal)
-        return self._fisher.estimate(loader, model, criterion, step=step, progress=progress)
+        diagonal = self._fisher.estimate(loader, model, criterion, step=step, progress=progress)
+        if self._forgets:
+            self._fisher.reset()  # or it would take as much memory again until the next epoch
+        return diagonal
 
     def _divisor(self, total: float) -> float:
         """What the Fisher diagonals, which sum to `total`, are divided by; 1 where all of them are 0."""

@@ -1,5 +1,7 @@
 import copy
+import gc
 import io
+import pickle
 
 import pytest
 import torch
@@ -40,6 +42,12 @@ def awc_of(model, **options):
     return AWCRegularizer(
         model, model.encoders, mse_loss, **{"alpha_superior": 20.0, "alpha_inferior": 10.0, **options}
     )
+
+
+def live_elements():
+    """Elements of all tensors there are."""
+    gc.collect()
+    return sum(tensor.numel() for tensor in gc.get_objects() if issubclass(type(tensor), torch.Tensor))
 
 
 class TestPenalty:
@@ -448,6 +456,21 @@ class TestMemory:
     def kept(awc, kind):
         return {name: buffer for name, buffer in awc.named_buffers() if name.startswith(kind)}
 
+    def test_nothing_but_anchors_and_fisher_diagonals_stays_in_memory(self):
+        model = build(Concat)
+        own = FisherDiagonal(model.encoders, "corrected")
+        before = live_elements()
+        awc = awc_of(model, alphas={"m0": 1.0, "m1": 1.0})
+        awc.start_epoch(loader_of(model))
+        awc.add_gradient_()
+        kept = sum(buffer.numel() for buffer in awc.buffers())
+        gradients = sum(p.numel() for p in model.encoders.parameters())
+        assert kept == 2 * gradients
+        assert live_elements() - before <= kept + gradients
+        awc = awc_of(model, fisher=own)
+        awc.start_epoch(loader_of(model))
+        assert own.compute()  # one of the user's own is left alone
+
     def test_fisher_diagonals_in_bfloat16_pull_almost_as_far(self):
         (exact, _), (coarse, awc), (plain, _) = self.ends(), self.ends(fisher_dtype=torch.bfloat16), self.ends(window=0)
         assert {buffer.dtype for buffer in self.kept(awc, "fisher").values()} == {torch.bfloat16}
@@ -680,6 +703,18 @@ class TestChangedBehindItsBack:
         state["fisher/m0/0/weight"] *= 0
         awc.load_state_dict(state, assign=True)
         assert 0 < awc().item() < value
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+    def test_a_copy_of_both(self, copied):
+        model, awc, value = self.moved()
+        twin, other = copied((model, awc))
+        with torch.no_grad():
+            for p in twin.encoders.parameters():
+                p.zero_()
+        assert awc().item() == value != other().item()
+        other.add_gradient_()
+        assert all(p.grad is None for p in model.parameters())
+        assert all(p.grad is not None for p in twin.encoders.parameters())
 
     def test_the_next_epoch(self):
         model, awc, value = self.moved()
