@@ -42,7 +42,8 @@ def train(settings: Settings, tick: Callable[[], None], resources: Resources | N
     Returns:
         Plain values that JSON can hold: `run`; `simulated`; errors in mm of the chosen (`test`) and the last epoch
         (`test_last_epoch`); `spread_mm` and `poses` of test frames; `epochs`, a row each, with the mean loss in
-        metres, with what the method adds to it; `awc`, its history; `parameters`, `versions`, `hardware` and times.
+        metres, what the method adds to it included, and of all its predictions together for decision-level fusion;
+        `awc`, its history; `parameters`, `versions`, `hardware` and times.
 
     Raises:
         ValueError: If settings, data and resources do not fit together, the checkpoint cannot be used, or the

@@ -42,10 +42,11 @@ class XFiFusion(nn.Module):
     modality, whose keys and values stay as they are so that no modality is washed out, and the answers go through
     the layer again. In training a subset of the modalities is drawn for every sample.
 
-    [inferred] The paper trains encoders for single modalities first and freezes them; here all is trained end to end,
-    as in the other rows of the table. Its encoders have several tokens each, projected to 32; those here have one
-    feature, projected to 32. Each modality is left out every other time. Joint tokens are means over the modalities
-    that are there. A feature that is all zero means that the modality is not there; without any, all count as there.
+    [inferred] The paper reads images where keypoints are read here, and trains encoders of single modalities first
+    and freezes them; here all is trained end to end, as in the other rows of the table. Its encoders have several
+    tokens each, projected to 32; those here have one feature, projected to 32. Each modality is left out every other
+    time. Joint tokens are means over the modalities that are there. A feature that is all zero means that the
+    modality is not there; without any, all count as there.
     """
 
     def __init__(self, modalities: int, features: int, outputs: int, config: XFiConfig) -> None:

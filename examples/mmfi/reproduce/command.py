@@ -36,7 +36,7 @@ class Target:
 
 
 TARGETS = {
-    "table1": Target("other systems, and balancing methods by fusion, in every protocol", plans.table1),
+    "table1": Target("other systems, and balancing methods by fusion: 21 runs by protocol and seed", plans.table1),
     "table3": Target("modalities alone, in pairs, all four", lambda _: plans.table3()),
     "table4": Target("strengths of the constraint, alpha superior / inferior", plans.table4),
     "fig3": Target("spread of predictions from each modality of the joint model", plans.plain, figures.spreads),

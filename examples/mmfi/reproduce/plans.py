@@ -16,7 +16,7 @@ from examples.mmfi.settings import AWC, METHODS, PAPER_AWC, PLAIN, Settings
 SYSTEMS: Mapping[str, Mapping[str, Any]] = {
     "MM-Fi baseline": {"fusion": DECISION},
     "X-Fi": {"fusion": X_FI},
-    "HPE-Li (x, y only)": {"modalities": ("wifi",), "wifi_encoder": HPE_LI},
+    "HPE-Li (published: x, y only)": {"modalities": ("wifi",), "wifi_encoder": HPE_LI},
 }
 """The other systems of Table 1, as changes of the common settings."""
 WINDOW_SHARES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)

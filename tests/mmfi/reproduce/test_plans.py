@@ -88,7 +88,7 @@ def test_table_1_has_runs_for_every_system_and_every_method_under_each_fusion(ep
     rows = plans.table1(epochs).rows
     assert all(row.change is not None and not row.absent for row in rows)
     labels = [row.label for row in rows]
-    assert labels[:3] == ["MM-Fi baseline", "X-Fi", "HPE-Li (x, y only)"]
+    assert labels[:3] == ["MM-Fi baseline", "X-Fi", "HPE-Li (published: x, y only)"]
     assert set(labels[3:]) == {
         fusion if method == "plain" else f"{fusion} + {method}"
         for fusion in ("concat", "attention")
