@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import islice
-from math import isfinite, prod, sqrt
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from math import prod
+from typing import Literal, TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from awc_balance.batches import device_of
-from awc_balance.preserve import writable
 from awc_balance.sharded import is_sharded
 
 T = TypeVar("T")
@@ -26,10 +24,6 @@ ProcessGroup: TypeAlias = "dist.ProcessGroup | Literal['auto'] | None"
 
 BUCKET = 2**25
 """Elements sent at once: 128 MiB of float32."""
-
-SAME_MODEL = 1e-4
-"""How far the sum of all parameters may differ between processes, as a share of their norm, for their copies to be
-equal: machines of different kinds round differently. Models from other seeds differ by about 1."""
 
 
 class Processes:
@@ -110,6 +104,13 @@ class Processes:
             dist.all_reduce(flat, group=self._group)
             _fill(bucket, flat)
 
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors of the same shapes in every process by those of process 0, in few exchanges."""
+        for bucket in _buckets(tensors):
+            flat = _flat(bucket)
+            dist.broadcast(flat, group=self._group, group_src=0)
+            _fill(bucket, flat)
+
     def attempt(self, work: Callable[[], T]) -> T:
         """What `work()` gives; where it fails in one process, an error in all of them.
 
@@ -172,34 +173,6 @@ class Processes:
                 )
             yield found[0]
 
-    @torch.no_grad()
-    def share_model(self, model: nn.Module) -> None:
-        """Make sure that all processes hold one model, and give every one the buffers of process 0.
-
-        Batch-norm statistics differ between processes, which see different batches. Call it where buffers are put
-        back afterwards.
-
-        Raises:
-            ValueError: If parameters differ between processes.
-        """
-        if self.count == 1:
-            return
-        device = device_of(model)
-        buffers = {
-            name: buffer
-            for name, buffer in model.named_buffers()
-            if writable(buffer) and buffer.layout == torch.strided and buffer.device == device
-        }
-        layout = {name: (tuple(buffer.shape), str(buffer.dtype)) for name, buffer in buffers.items()}
-        found = self.gathered((_Parameters.of(model), layout))
-        _refuse_other_models([parameters for parameters, _ in found])
-        # A cache that grew to another size elsewhere is no part of the model.
-        common = [buffers[name] for name in layout if all(held.get(name) == layout[name] for _, held in found)]
-        for bucket in _buckets(common):
-            flat = _flat(bucket)
-            dist.broadcast(flat, group=self._group, group_src=0)
-            _fill(bucket, flat)
-
     def merged(self, entries: Mapping[int, Entry], merge: Merge) -> dict[int, Entry]:
         """Statistics of all processes, entry by entry, put together in the order of their ranks.
 
@@ -253,51 +226,19 @@ def describe(error: Exception | None) -> str | None:
     return None if error is None else f"{type(error).__name__}: {error}"
 
 
-class _Parameters(NamedTuple):
-    """What tells copies of a model from other models."""
-
-    kinds: list[tuple[str, tuple[int, ...], bool]]
-    """Name, shape, and whether it is trained."""
-    total: float
-    norm: float
-
-    @staticmethod
-    def of(model: nn.Module) -> _Parameters:
-        """The parameters of a model; shards are of one model however they differ."""
-        named = dict(model.named_parameters())
-        whole = [p for p in named.values() if not is_sharded(p) and (p.is_floating_point() or p.is_complex())]
-        device = device_of(model)
-        rows = [torch.stack([_total(p), torch.linalg.vector_norm(p).double()]).to(device) for p in whole]
-        totals, norms = torch.stack(rows, 1).tolist() if rows else ([], [])
-        kinds = [(name, tuple(p.shape), p.requires_grad) for name, p in named.items()]
-        return _Parameters(kinds, sum(totals), sqrt(sum(norm**2 for norm in norms)))
-
-
-def _total(tensor: Tensor) -> Tensor:
-    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).sum(dtype=torch.float64)
-
-
-def _refuse_other_models(found: Sequence[_Parameters]) -> None:
-    first = found[0]
-    for rank, other in enumerate(found):
-        alike = abs(other.total - first.total) <= SAME_MODEL * first.norm or not isfinite(first.norm)
-        if other.kinds != first.kinds or not alike:
-            raise ValueError(
-                "Processes that measure together should hold copies of one model. Got other parameters in process "
-                f"{rank} than in process 0. Wrap the model in DistributedDataParallel, which makes them equal, or pass "
-                "process_group=None where each process has a model of its own."
-            )
-
-
 def _buckets(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     """The tensors in groups of one device and dtype that are sent at once."""
-    buckets: dict[tuple[torch.device, torch.dtype], list[list[Tensor]]] = {}
+    found: list[list[Tensor]] = []
+    latest: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], int]] = {}
     for tensor in tensors:
-        groups = buckets.setdefault((tensor.device, tensor.dtype), [[]])
-        if groups[-1] and sum(x.numel() for x in groups[-1]) + tensor.numel() > BUCKET:
-            groups.append([])
-        groups[-1].append(tensor)
-    return [group for groups in buckets.values() for group in groups if group]
+        kind = (tensor.device, tensor.dtype)
+        bucket, size = latest.get(kind, ([], BUCKET))
+        if size + tensor.numel() > BUCKET:
+            bucket, size = [], 0
+            found.append(bucket)
+        bucket.append(tensor)
+        latest[kind] = bucket, size + tensor.numel()
+    return found
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
@@ -307,4 +248,4 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
 def _fill(tensors: Sequence[Tensor], flat: Tensor) -> None:
     """Put back what `_flat` put side by side."""
     for tensor, piece in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(piece.view_as(tensor))
+        tensor.data.copy_(piece.view_as(tensor))  # a graph may have saved it, which is not to notice

@@ -22,6 +22,7 @@ from awc_balance.contributions.shapley import MAX_MODALITIES
 from awc_balance.encoders import Encoders, check_encoders, check_model
 from awc_balance.preserve import measuring
 from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.replicas import share_model
 from awc_balance.sharded import refuse_sharded
 
 _SHARDED = "Pass alphas={...}, start_epoch(loader, contributions={...}), or measure a copy that is whole."
@@ -154,7 +155,7 @@ class ShapleyContribution:
                 measurement.add(batch)
 
         with measuring(self._model, self._head, self._step, loader=loader):
-            self._processes.share_model(self._model)
+            share_model(self._model, self._processes)
             self._processes.attempt(read)
         return self._summary(measurement)
 

@@ -31,6 +31,7 @@ from awc_balance.nested import copied
 from awc_balance.precision import squared
 from awc_balance.preserve import Mode, differentiable_rnns, measuring
 from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.replicas import share_model
 from awc_balance.sharded import check_sharding, has_shards, local, refuse_sharded, reshard, spread_like, summed_like
 
 Form: TypeAlias = Literal["per_sample", "per_batch", "corrected"]
@@ -203,7 +204,7 @@ class FisherDiagonal:
         estimate, reached, seen = self._empty(), set[Key](), 0
         together = over_all if self.form == "per_sample" else by_global_batch
         with measuring(model, criterion, step, loader=loader, mode=self.mode), _differentiable(model):
-            processes.share_model(model)
+            share_model(model, processes)
             read = iterate(loader, progress)
             read = processes.in_step(read) if has_shards(model) else read
             batches = self._batches(read, measure, self._share(processes))
