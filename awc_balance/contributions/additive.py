@@ -6,6 +6,7 @@ and the target are then sums of the covariances of P_m, f({}) and the target, wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,8 @@ ROUNDINGS = 16
 MOST = 1e-4
 """The same as a share: in half precision rounding hides too much to tell whether a head is additive."""
 
-_COALITIONS_AT_ONCE = 4096
+_COALITIONS_AT_ONCE = 512
+"""So many fit into a processor's cache with their outputs, which is twice as fast."""
 
 
 class Covariances(NamedTuple):
@@ -111,7 +113,7 @@ def coalition_moments(c: Covariances, members: Tensor) -> Moments:
         samples=ones * c.samples,
         mean_p=torch.tensordot(rows, c.mean[:k], 1),
         mean_t=c.mean[k].expand(len(rows), *outputs),
-        scatter_p=torch.cat([_quadratic(some, c.scatter[:k, :k]) for some in rows.split(_COALITIONS_AT_ONCE)]),
+        scatter_p=_quadratic(rows, c.scatter[:k, :k]),
         scatter_t=c.scatter[k, k].expand(len(rows), *outputs),
         scatter_pt=torch.tensordot(rows, c.scatter[:k, k], 1),
         rounding_p=ones * c.rounding_p,
@@ -148,7 +150,7 @@ class AdditivePearson(Accumulation):
 
     def value(self, statistics: Statistics) -> Tensor:
         """Correlations, `[coalitions, ...]`."""
-        return correlation(self.moments(statistics))
+        return torch.cat([correlation(some) for some in self._moments(statistics)])
 
     def shape(self, statistics: Statistics) -> tuple[int, ...]:
         """The shape of one output."""
@@ -156,5 +158,9 @@ class AdditivePearson(Accumulation):
 
     def moments(self, statistics: Statistics) -> Moments:
         """What `Pearson` would have measured of every coalition."""
+        return Moments(*map(torch.cat, zip(*self._moments(statistics), strict=True)))
+
+    def _moments(self, statistics: Statistics) -> Iterator[Moments]:
         c = Covariances(*statistics)
-        return coalition_moments(c, self._members.to(c.mean.device))
+        for some in self._members.to(c.mean.device).split(_COALITIONS_AT_ONCE):
+            yield coalition_moments(c, some)
