@@ -4,14 +4,17 @@ import pytest
 from benchmarks import contributions
 
 
-def test_exact_values_are_those_of_every_library_at_hand(monkeypatch):
+def test_others_are_timed_and_compared(monkeypatch):
     monkeypatch.setitem(contributions.SOLVERS, "another", lambda table: np.array([20.0, 30.0]) - table[0])
     row = contributions.exact(2, ["another"], 1)
     assert row["times_ours"]["another"] > 0
     assert row["largest_difference"].keys() == {"another"}
-    for name in ("shapiq", "captum", "shap"):
-        pytest.importorskip(name)
-        assert contributions.exact(3, [name], 1)["largest_difference"][name] < 1e-9
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("shapiq", 1e-12), ("captum", 1e-6), ("shap", 1e-12)])
+def test_exact_values_are_those_of_other_libraries(name, tolerance):
+    pytest.importorskip(name)
+    assert contributions.exact(3, [name], 1)["largest_difference"][name] < tolerance  # captum adds up in float32
 
 
 @pytest.mark.parametrize(("additive", "route"), [(True, "additive"), (False, "together")])
