@@ -21,6 +21,9 @@ LEAST_MODALITIES = 4
 CHECKS = 2
 """Coalitions drawn in every batch to check the additivity, beside the grand one."""
 
+FIRST_CHECKS = 16
+"""The same in the first batch."""
+
 ROUNDINGS = 16
 """How many rounding errors, of the largest prediction of an output, a sum of parts may be away from the prediction."""
 
@@ -45,15 +48,16 @@ class Covariances(NamedTuple):
 
 
 def rows_to_run(modalities: int, number: int) -> Tensor:
-    """The coalitions that are run in a batch, `[M + 2 + CHECKS, M]`: none, every modality alone, all, and drawn ones.
+    """The coalitions that are run in a batch, `[M + 2 + checks, M]`: none, every modality alone, all, and drawn ones.
 
     Args:
         modalities: M.
         number: Of the batch; others are drawn for the next one.
     """
     generator = torch.Generator().manual_seed(number)
-    drawn = torch.rand(CHECKS, modalities, generator=generator).argsort(1)
-    sizes = torch.randint(2, modalities, (CHECKS, 1), generator=generator)
+    checks = CHECKS if number else FIRST_CHECKS
+    drawn = torch.rand(checks, modalities, generator=generator).argsort(1)
+    sizes = torch.randint(2, modalities, (checks, 1), generator=generator)
     none, everyone = torch.zeros(1, modalities, dtype=torch.bool), torch.ones(1, modalities, dtype=torch.bool)
     return torch.cat([none, torch.eye(modalities, dtype=torch.bool), everyone, drawn < sizes])
 
