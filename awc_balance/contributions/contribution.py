@@ -59,8 +59,9 @@ class ShapleyContribution:
             fifty times as many evaluations. Both from stored sums, without running the model again. None: no interval.
         fast: Whether to take two shortcuts where the data show that they change nothing but roundings. If every
             modality adds its own part to the prediction ("pearson", 4 modalities or more), M + 4 coalitions are run
-            and the others follow from covariances. Else coalitions run together, stacked along the batch dimension.
-            Every batch is checked, against coalitions run one by one. `result.route` tells what was done.
+            (in the first batch M + 18) and the others follow from covariances. Else coalitions run together, stacked
+            along the batch dimension. Every batch is checked against coalitions that are run, those of the second
+            kind one by one. `result.route` tells what was done.
         process_group: Which processes measure together, each on its own batches: "auto", all of them, or those of a
             model in `DistributedDataParallel`, wherever `torch.distributed` is initialised; None, each for itself; or
             a group. All of them have to call `evaluate`, or `compute`. A profit of a batch, such as

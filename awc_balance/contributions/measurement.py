@@ -28,7 +28,7 @@ FOLDS = 20
 
 LEAST_FOLDS = 5
 
-BYTES_OF_FOLDS = 2**30
+BYTES_OF_FOLDS = 2**28
 """Where the statistics of 20 folds would take more, there are fewer folds, but at least 5."""
 
 

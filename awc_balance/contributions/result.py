@@ -28,10 +28,9 @@ class Profits(Mapping[frozenset[str], float]):
 
     def __getitem__(self, coalition: AbstractSet[str]) -> float:
         """The profit of a coalition."""
-        try:
-            return self._by_code[sum(self._bits[modality] for modality in coalition)]
-        except (KeyError, TypeError):
-            raise KeyError(coalition) from None
+        if not isinstance(coalition, AbstractSet):
+            raise KeyError(coalition)
+        return self._by_code[sum(self._bits[modality] for modality in coalition)]
 
     def __iter__(self) -> Iterator[frozenset[str]]:
         """Over the coalitions."""

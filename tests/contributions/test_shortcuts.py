@@ -84,7 +84,7 @@ class TestAdditive:
         assert result.additive
         assert len(result.profits) == 1024
         # The model itself, coalitions together, those of the first batch one by one, then one of them.
-        assert calls == [8, 14 * 8, *[8] * 14, 8, 14 * 8, 8, 8, 14 * 8, 8]
+        assert calls == [8, 28 * 8, *[8] * 28, 8, 14 * 8, 8, 8, 14 * 8, 8]
 
     def test_wide_linear_heads_are_additive_in_spite_of_rounding(self):
         torch.manual_seed(0)
