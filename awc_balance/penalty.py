@@ -116,9 +116,7 @@ class _Penalty(torch.autograd.Function):
         offsets = _offsets(parameters, ctx.bundle.anchors)
         fishers = _on(parameters[0].device, ctx.bundle.fishers)
         scale = 2 * ctx.bundle.alpha * gradient
-        if (
-            torch.is_grad_enabled()
-        ):  # with create_graph=True; torch 2.13 cannot differentiate foreach by a scalar tensor
+        if torch.is_grad_enabled():  # create_graph=True; torch 2.13 cannot differentiate foreach by a scalar tensor
             return (None, *(offset * fisher * scale for offset, fisher in zip(offsets, fishers, strict=True)))
         torch._foreach_mul_(offsets, fishers)
         torch._foreach_mul_(offsets, scale)
