@@ -73,6 +73,7 @@ class Anchored(nn.Module):
                 for name, value in named.items()
             }
             _refuse_overflow(fishers, self._fisher_dtype)
+            self._plan = None  # or it would hold what is replaced now until the next step
             for modality, named in self._named():
                 for name, parameter in named.items():
                     anchor = self._stored(parameter.detach().clone())

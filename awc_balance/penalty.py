@@ -91,7 +91,7 @@ def add_penalty_gradient_(parts: Sequence[Bundle]) -> None:
         _refuse_sparse(part.parameters)
     for part in parts:
         gradients = shards(tuple(_gradient(parameter) for parameter in part.parameters))
-        fishers = _at_hand(part.fishers, part.parameters[0].device)
+        fishers = _on(part.parameters[0].device, part.fishers)
         torch._foreach_addcmul_(
             gradients, _offsets(shards(part.parameters), part.anchors), fishers, value=2 * part.alpha
         )
@@ -115,7 +115,7 @@ class _Penalty(torch.autograd.Function):
         ctx.bundle = bundle
         terms = _offsets(parameters, bundle.anchors)
         torch._foreach_mul_(terms, terms)
-        torch._foreach_mul_(terms, _at_hand(bundle.fishers, parameters[0].device))
+        torch._foreach_mul_(terms, _on(parameters[0].device, bundle.fishers))
         # F is not negative: the modulus of a term is F |theta - anchor|^2, for complex parameters too.
         return bundle.alpha * torch.stack(torch._foreach_norm(terms, 1)).sum()
 
@@ -123,11 +123,9 @@ class _Penalty(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         parameters: Tensors = ctx.saved_tensors
         offsets = _offsets(parameters, ctx.bundle.anchors)
-        fishers = _at_hand(ctx.bundle.fishers, parameters[0].device)
+        fishers = _on(parameters[0].device, ctx.bundle.fishers)
         scale = 2 * ctx.bundle.alpha * gradient
-        if (
-            torch.is_grad_enabled()
-        ):  # with create_graph=True; torch 2.13 cannot differentiate foreach by a scalar tensor
+        if torch.is_grad_enabled():  # create_graph=True; torch 2.13 cannot differentiate foreach by a scalar tensor
             return (None, *(offset * fisher * scale for offset, fisher in zip(offsets, fishers, strict=True)))
         torch._foreach_mul_(offsets, fishers)
         torch._foreach_mul_(offsets, scale)
@@ -136,14 +134,15 @@ class _Penalty(torch.autograd.Function):
 
 def _offsets(parameters: Tensors, anchors: Tensors) -> Tensors:
     """Theta - anchor in float32 or better, to which the anchors promote."""
-    return torch._foreach_sub(parameters, _at_hand(anchors, parameters[0].device))
+    anchors = _on(parameters[0].device, anchors)
+    if at_least_float32(anchors[0]) is not anchors[0]:
+        anchors = tuple(map(at_least_float32, anchors))
+    return torch._foreach_sub(parameters, anchors)
 
 
-def _at_hand(kept: Tensors, device: torch.device) -> Tensors:
-    """What is kept, all in one place and dtype, on the device and in float32 or better."""
-    if kept[0].device == device and at_least_float32(kept[0]) is kept[0]:
-        return kept
-    return tuple(at_least_float32(tensor.to(device, non_blocking=True)) for tensor in kept)
+def _on(device: torch.device, kept: Tensors) -> Tensors:
+    """What is kept, all in one place, on the device."""
+    return kept if kept[0].device == device else tuple(tensor.to(device, non_blocking=True) for tensor in kept)
 
 
 def _gradient(parameter: Tensor) -> Tensor:
