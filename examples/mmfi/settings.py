@@ -16,8 +16,6 @@ METHODS = (
     PLAIN, AWC, "G-Blending", "OGM-GE", "AGM", "Modality-level", "Sample-level", "MMPareto", "InfoReg",
 )  # fmt: skip
 """Balancing methods, by the names in the paper's Table 1 where it has them; see `examples.mmfi.methods`."""
-NO_FLOAT16 = ("MMPareto", "InfoReg")
-"""Methods that look at gradients which the loss scaler of float16 may let vanish or overflow."""
 PAPER_AWC = {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0, "window": 20}  # paper, best pair and window
 
 
@@ -109,11 +107,6 @@ class Settings:
             raise ValueError(
                 f"`method` should be {PLAIN} with the fusion {DECISION}, which trains every modality for itself. "
                 f"Got `{self.method}`. Choose another fusion."
-            )
-        if self.method in NO_FLOAT16 and self.precision == "float16":
-            raise ValueError(
-                f"`precision` should be float32 or bfloat16 for {self.method}, which looks at gradients that float16 "
-                "loses. Got `float16`. Choose bfloat16."
             )
 
 

@@ -92,7 +92,7 @@ def test_every_method_works_in_bfloat16_and_with_one_modality(simulated, method)
     assert math.isfinite(result["test"]["mpjpe_mm"])
 
 
-@pytest.mark.parametrize("method", ["AGM", "G-Blending", "OGM-GE", "Sample-level"])
+@pytest.mark.parametrize("method", ["AGM", "G-Blending", "InfoReg", "MMPareto", "OGM-GE", "Sample-level"])
 def test_a_scaled_loss_does_not_change_the_first_step(simulated, method):
     """In float16 the loss is scaled by 65 536, and the method should not notice."""
     parts = parts_of(PackedClips(simulated[1]), 16)

@@ -49,8 +49,6 @@ def nothing():
         ({"method": "OGM"}, "`method` should be of plain, AWC, .*. Got `OGM`"),
         ({"method_options": {"alpha": 1.0}}, "`method_options` should be of a balancing method"),
         ({"method": "AGM", "fusion": "decision"}, "with the fusion decision, which trains every modality for itself"),
-        ({"method": "MMPareto", "precision": "float16"}, "`precision` should be float32 or bfloat16 for MMPareto"),
-        ({"method": "InfoReg", "precision": "float16"}, "`precision` should be float32 or bfloat16 for InfoReg"),
         ({"method": "AGM", "method_options": {"alpha": -1.0}}, "`alpha` should"),
         ({"method": "AGM", "method_options": {"beta": 1.0}}, "should be options of AGM. Got .*'beta'"),
         ({"learning_rate": 1e30}, "finite"),
