@@ -26,6 +26,7 @@ from awc_balance.fisher.gradients import (
 )
 from awc_balance.fisher.objective import Criterion, Objective
 from awc_balance.fisher.per_sample import PerSample
+from awc_balance.fisher.vectorised import Way
 from awc_balance.nested import copied
 from awc_balance.precision import squared
 from awc_balance.preserve import Mode, differentiable_rnns, measuring
@@ -103,6 +104,7 @@ class FisherDiagonal:
         """Forget everything measured."""
         self._estimate = self._empty()
         self._reached: set[Key] = set()
+        self._ways: Mapping[Key, Way] = {}
 
     def update(self, batch_size: int | None = None) -> None:
         """Take in the `.grad` of the encoders as `loss.backward()` left it, for the two batch forms.
@@ -151,6 +153,27 @@ class FisherDiagonal:
         """The sum of each modality's Fisher diagonal."""
         return trace(self.compute())
 
+    @property
+    def coverage(self) -> dict[str, dict[str, Way]]:
+        """How the last `estimate` took the per-sample gradients of each trained parameter, by modality and name.
+
+        "rule": from the inputs and output gradients of layers, at about the price of a backward pass. "vmap":
+        vectorised by `torch.func`. "one by one": a backward pass per sample, which is slow. The values are right
+        either way: a rule is used only where it is proven. The slowest is told where batches differed.
+
+        Raises:
+            RuntimeError: If nothing was estimated with form="per_sample".
+        """
+        if not self._ways:
+            raise RuntimeError(
+                f"`coverage` is about per-sample gradients. Got none, with form={self.form!r}. "
+                "Call estimate(loader, ...) with form='per_sample' first."
+            )
+        return {
+            modality: {name: self._ways[modality, name] for name in named if (modality, name) in self._ways}
+            for modality, named in parameters_by_modality(self.encoders).items()
+        }
+
     def estimate(
         self,
         loader: Iterable[Any],
@@ -184,7 +207,7 @@ class FisherDiagonal:
         check_encoders(self.encoders, model)
         check_callable("criterion", criterion, "Pass the loss function of your training.")
         step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
-        measure = self._measure(Objective(model, criterion, step))
+        measure, ways = self._measure(Objective(model, criterion, step))
         estimate, reached, seen = self._empty(), set[Key](), 0
         with measuring(model, criterion, step, loader=loader, mode=self.mode), _differentiable(model):
             for number, batch in enumerate(iterate(loader, progress)):
@@ -196,7 +219,7 @@ class FisherDiagonal:
                 if self.samples is not None and seen >= self.samples:
                     break
         diagonal = self._compute(estimate, reached)
-        self._estimate, self._reached = estimate, reached
+        self._estimate, self._reached, self._ways = estimate, reached, ways
         return diagonal
 
     def _empty(self) -> Estimate:
@@ -209,18 +232,19 @@ class FisherDiagonal:
         else:
             estimate.add(measured.values, measured.samples)
 
-    def _measure(self, objective: Objective) -> Callable[[Any], Measured]:
-        """What is read off one batch in a pass."""
+    def _measure(self, objective: Objective) -> tuple[Callable[[Any], Measured], Mapping[Key, Way]]:
+        """What is read off one batch in a pass, and how for each parameter, as it goes."""
         parameters = self._trainable()
         if self.form == "per_sample":
-            return PerSample(objective, parameters, self.chunk_size).measure
+            per_sample = PerSample(objective, parameters, self.chunk_size)
+            return per_sample.measure, per_sample.coverage
 
         def measure(batch: Any) -> Measured:  # noqa: ANN401
             loss, samples = objective.with_count(batch)
             values, reached = gradients(loss, parameters)
             return Measured(values, samples, loss.detach(), reached)
 
-        return measure
+        return measure, {}
 
     def _first(self, batch: Any, seen: int) -> Any:  # noqa: ANN401
         """The samples of a batch that are still wanted; the batch forms take whole batches."""
