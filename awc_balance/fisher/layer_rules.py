@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -40,13 +41,18 @@ class Plan:
     """None where a rule does not apply."""
     samples: int
     """For which the shapes of the sites hold."""
+    unused: frozenset[Key] = frozenset()
+    """Parameters that no call has, and that the loss did not depend on."""
 
-    @property
+    @cached_property
     def covered(self) -> set[Key]:
         """The parameters all of whose calls have a layout, together with all parameters of these calls."""
         lost = {unit.key for site, layout in self._pairs if layout is None for unit in site.units}
-        lost |= {unit.key for site, _ in self._pairs for unit in site.units if any(map(unit.overlaps, self._units))}
-        return self._without(lost)
+        parts: dict[Key, set[Unit]] = {}
+        for unit in self._units:
+            parts.setdefault(unit.key, set()).add(unit)
+        lost |= {key for key, units in parts.items() if any(one.overlaps(other) for one in units for other in units)}
+        return self._without(lost) | self.unused
 
     def keep(self, keys: set[Key]) -> Plan:
         """The same for these parameters only, as far as those of a call are among them."""
@@ -120,7 +126,9 @@ def record(objective: Objective, parameters: Mapping[Key, nn.Parameter], batch: 
     return tuple(sites)
 
 
-def plan_for(fewer: tuple[Site, ...], more: tuple[Site, ...], counts: tuple[int, int]) -> Plan:
+def plan_for(
+    fewer: tuple[Site, ...], more: tuple[Site, ...], counts: tuple[int, int], unreached: Set[Key] = frozenset()
+) -> Plan:
     """What two passes with different numbers of samples say about where the samples lie."""
     if [site.identity for site in fewer] != [site.identity for site in more]:
         return Plan((), (), counts[1])
@@ -131,7 +139,8 @@ def plan_for(fewer: tuple[Site, ...], more: tuple[Site, ...], counts: tuple[int,
         if layout and not all(operation.accepts(layout.axis, large.out, shape) for shape in large.shapes):
             layout = None
         layouts.append(layout)
-    plan = Plan(more, tuple(layouts), counts[1])
+    called = {unit.key for site in more for unit in site.units}
+    plan = Plan(more, tuple(layouts), counts[1], frozenset(unreached - called))
     return plan.keep(plan.covered)
 
 
@@ -150,9 +159,8 @@ def squares(
     Raises:
         Unplanned: If the pass makes other calls.
     """
-    covered = plan.covered
     collector = _Collector(plan, samples)
-    own = {key: parameters[key] for key in parameters if key in covered}
+    own = {key: parameter for key, parameter in parameters.items() if key in plan.covered}
     with Calls(parameters, collector.handle) as calls:
         prediction, target = objective.predict(batch)
     collector.check_complete()
@@ -174,7 +182,7 @@ class _Collector:
     def __init__(self, plan: Plan, samples: int) -> None:
         self.root = torch.zeros((), requires_grad=True)
         self.reached: set[Key] = set()
-        self.rounding = 0.0
+        self.rounding = torch.finfo(torch.float32).eps
         self._plan = plan
         self._samples = samples
         self._next = 0
@@ -210,6 +218,8 @@ class _Collector:
     def total(self, key: Key, parameter: Tensor) -> Tensor:
         """The sum of squares of a parameter; zeros where nothing came."""
         found = {unit: total for unit, total in self._totals.items() if unit.key == key}
+        if len(found) == 1 and next(iter(found.values())).shape == parameter.shape:
+            return next(iter(found.values()))
         dtype = next((total.dtype for total in found.values()), torch.promote_types(parameter.dtype, torch.float32))
         result = torch.zeros(parameter.shape, dtype=dtype, device=parameter.device)
         for unit, total in found.items():
@@ -229,11 +239,10 @@ class _Collector:
             x = None  # it may be large
 
         if isinstance(operand, Tensor) and operand.requires_grad:
-            out: Tensor = call.run_detached(_Attach.apply(self.root, operand))
+            out: Tensor = call.run_detached(_attach(self.root, operand))
             out.register_hook(take)
             return out
-        made: Tensor = _Source.apply(self.root, lambda: call.run_detached(operand), take)
-        return made
+        return _source(self.root, lambda: call.run_detached(operand), take)
 
     def _take(self, call: Call, layout: Layout, x: Tensor | None, g: Tensor) -> None:
         self.rounding = max(self.rounding, torch.finfo(g.dtype).eps)
@@ -251,6 +260,7 @@ class _Collector:
                 layout.axis,
                 call.arguments[slot].shape,
             )
+            self.rounding = max(self.rounding, torch.finfo(call.arguments[slot].dtype).eps)
             self._waiting.setdefault(unit, []).append((call.operation, slot, seen))
             self.reached.add(unit.key)
             if len(self._waiting[unit]) == self._expected[unit]:
@@ -289,3 +299,8 @@ class _Source(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[None, None, None]:  # noqa: ANN401
         ctx.take(g)
         return None, None, None
+
+
+# `Function.apply` carries no annotations.
+_attach: Callable[[Tensor, Tensor], Tensor] = _Attach.apply
+_source: Callable[[Tensor, Callable[[], Tensor], Callable[[Tensor], None]], Tensor] = _Source.apply

@@ -20,9 +20,9 @@ class Layout(NamedTuple):
     def arrange(self, tensor: Tensor, samples: int) -> Tensor:
         """The tensor as `[samples, rows, ...]`."""
         first = tensor.movedim(self.axis, 0)
-        if self.interleaved:
-            return first.unflatten(0, (self.rows, samples)).transpose(0, 1)
-        return first.unflatten(0, (samples, self.rows))
+        counts = (self.rows, samples) if self.interleaved else (samples, self.rows)
+        arranged: Tensor = first.unflatten(0, counts)
+        return arranged.transpose(0, 1) if self.interleaved else arranged
 
     def shape_of_one(self, shape: torch.Size, samples: int) -> tuple[int, ...] | None:
         """The shape that one sample would have; None if that many samples do not fit."""

@@ -11,11 +11,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from awc_balance.precision import at_least_float32
 
-CHUNK_ELEMENTS = 2**20
-"""Elements of per-sample gradients held at once: what stays in a processor's cache costs least."""
+CHUNK_ELEMENTS = {"cpu": 2**16}
+"""Elements of per-sample gradients held at once, by type of device: on a CPU what stays in its cache costs least."""
+CHUNK_ELEMENTS_ELSEWHERE = 2**25
+
+GROUPED_INPUTS, GROUPED_PAIRS = 8, 32 * 32
+"""From that many input channels and up to that many pairs of channels, the weight gradients of single samples are fast
+as groups of one large convolution."""
 
 
 @dataclass(frozen=True)
@@ -86,26 +92,65 @@ class Operation(ABC):
         """Whether samples may lie along that axis of the output."""
         return axis == 0 or not self.batch_first
 
+    def chunk(self, seen: Seen) -> int:
+        """How many samples to take at once."""
+        return _chunk_of(seen.shape, seen.g.device)
+
     @abstractmethod
     def gradient(self, slot: str, seen: Seen) -> Tensor:
-        """The gradients `[samples, *shape]` of the summed loss by the parameter in that slot."""
+        """The gradients `[samples, *shape]` by the parameter in that slot, in memory of their own."""
 
     def squares(self, slot: str, seen: Seen) -> Tensor:
         """The sum over samples of squared gradients."""
         return sum_of_squares([(self, slot, seen)])
 
 
+def _chunk_of(shape: torch.Size, device: torch.device) -> int:
+    """How many tensors of that shape are held at once."""
+    return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS_ELSEWHERE) // max(prod(shape), 1))
+
+
 def sum_of_squares(uses: list[tuple[Operation, str, Seen]]) -> Tensor:
     """The sum over samples of the squared gradient of a parameter that took part in several calls."""
     _, _, first = uses[0]
-    chunk = max(1, CHUNK_ELEMENTS // max(prod(first.shape), 1))
-    total: Tensor | None = None
+    total = first.g.new_zeros(first.shape)
+    chunk = max(operation.chunk(seen) for operation, _, seen in uses)
     for start in range(0, len(first.g), chunk):
         part = slice(start, start + chunk)
-        gradient = sum(operation.gradient(slot, seen[part]) for operation, slot, seen in uses)
-        square = torch.as_tensor(gradient).square().sum(0)
-        total = square if total is None else total.add_(square)
-    return first.g.new_zeros(first.shape) if total is None else total
+        operation, slot, seen = uses[0]
+        gradient = operation.gradient(slot, seen[part])
+        for operation, slot, seen in uses[1:]:
+            gradient = gradient + operation.gradient(slot, seen[part])
+        if len(gradient) == 1:
+            total.addcmul_(gradient[0], gradient[0])
+        else:
+            total.add_(gradient.square_().sum(0))
+    return total
+
+
+def add_squared_products(left: Tensor, right: Tensor, total: Tensor) -> None:
+    """Add the squares of `left[i] @ right[i]` to a total `[groups, out, in]`, for every sample i.
+
+    Args:
+        left: `[samples, groups, out, n]`.
+        right: `[samples, groups, n, in]`.
+        total: Changed in place.
+    """
+    chunk = min(len(left), _chunk_of(total.shape, total.device))
+    products = total.new_empty(chunk, *total.shape)
+    for start in range(0, len(left), chunk):
+        part = slice(start, start + chunk)
+        product = products[: len(left[part])]
+        torch.bmm(left[part].flatten(0, 1), right[part].flatten(0, 1), out=product.flatten(0, 1))
+        if len(product) == 1:
+            total.addcmul_(product[0], product[0])
+        else:
+            total.add_(product.square_().sum(0))
+
+
+def _by_sample(gradients: Tensor, samples: int, rows: int) -> Tensor:
+    """Sums over the rows of each sample."""
+    return gradients if rows == 1 else gradients.reshape(samples, rows, *gradients.shape[1:]).sum(1)
 
 
 class Linear(Operation):
@@ -116,16 +161,19 @@ class Linear(Operation):
         g = seen.g.flatten(1, -2)
         if slot == "bias":
             return g.sum(1)
-        return g.transpose(1, 2) @ seen.input.flatten(1, -2)
+        return g.mT @ seen.input.flatten(1, -2)
 
     def squares(self, slot: str, seen: Seen) -> Tensor:
         """Without tokens a square is (g x^T)^2 = g^2 (x^2)^T, so that the sum over samples is one product."""
         g = seen.g.flatten(1, -2)
-        if g.shape[1] != 1:
-            return super().squares(slot, seen)
         if slot == "bias":
-            return g.squeeze(1).square().sum(0)
-        return g.squeeze(1).square().T @ seen.input.flatten(1, -2).squeeze(1).square()
+            return g.sum(1).square_().sum(0)
+        x = seen.input.flatten(1, -2)
+        if g.shape[1] == 1:
+            return g.squeeze(1).square().T @ x.squeeze(1).square()
+        total = g.new_zeros(1, *seen.shape)
+        add_squared_products(g.mT.unsqueeze(1), x.unsqueeze(1), total)
+        return total[0]
 
 
 class Convolution(Operation):
@@ -144,29 +192,71 @@ class Convolution(Operation):
         return isinstance(arguments["input"], Tensor) and arguments["input"].dim() == self._dimensions + 2
 
     def gradient(self, slot: str, seen: Seen) -> Tensor:
-        """As a product over positions of windows of the input with the output gradient."""
+        """As a correlation of the input with the output gradient."""
         samples, rows = seen.g.shape[:2]
         if slot == "bias":
             return seen.g.flatten(3).sum((1, 3))
-        image, kernel = seen.input.flatten(0, 1), seen.g.flatten(0, 1)
-        if self._transposed:  # its forward pass is the backward pass of a convolution
-            image, kernel = kernel, image
-        return self._correlate(image, kernel, seen).unflatten(0, (samples, rows)).sum(1)
+        if _is_grouped(seen.shape):
+            return _by_sample(self._grouped(seen), samples, rows)
+        left, right = self._factors(seen)
+        return _by_sample(self._as_weight(left @ right, seen.shape), samples, rows)
 
-    def _correlate(self, image: Tensor, kernel: Tensor, seen: Seen) -> Tensor:
-        """From images `[n, in, ...]` and output gradients `[n, out, ...]` to weights `[n, out, in / groups, ...]`."""
-        size, groups = seen.shape[2:], seen.arguments.get("groups", 1)
+    def squares(self, slot: str, seen: Seen) -> Tensor:
+        """Products are squared as they come."""
+        if slot == "bias" or _is_grouped(seen.shape) or seen.g.shape[1] > 1:
+            return super().squares(slot, seen)
+        groups = seen.arguments.get("groups", 1)
+        total = seen.g.new_zeros(groups, seen.shape[0] // groups, seen.shape[1:].numel())
+        windows = seen.shape[1:].numel() * groups * seen.g.shape[3:].numel()
+        chunk = max(1, 4 * _chunk_of(torch.Size([windows]), seen.g.device))
+        for start in range(0, len(seen.g), chunk):
+            add_squared_products(*self._factors(seen[start : start + chunk]), total)
+        return self._as_weight(total.unsqueeze(0), seen.shape)[0]
+
+    def chunk(self, seen: Seen) -> int:
+        """More at once for groups of one convolution."""
+        return super().chunk(seen) * (16 if _is_grouped(seen.shape) else 1)
+
+    def _pair(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """The image and what slides over it; the forward pass of a transposed convolution is a backward pass."""
+        image, kernel = seen.input.flatten(0, 1), seen.g.flatten(0, 1)
+        return (kernel, image) if self._transposed else (image, kernel)
+
+    def _grouped(self, seen: Seen) -> Tensor:
+        """The weight gradients `[rows, *shape]` of all rows as groups of one convolution."""
+        image, kernel = self._pair(seen)
+        n, (outs, *rest) = len(image), seen.shape
+        before, after = self._padding(seen)
+        if before != after:
+            image, before = F.pad(image, _as_pad_takes_it(before, after)), (0,) * self._dimensions
+        found = _WEIGHT_GRADIENTS[self._dimensions](
+            image.flatten(0, 1).unsqueeze(0),
+            (n * outs, *rest),
+            kernel.flatten(0, 1).unsqueeze(0),
+            stride=self._each(seen.arguments.get("stride", 1)),
+            padding=before,
+            dilation=self._each(seen.arguments.get("dilation", 1)),
+            groups=n * seen.arguments.get("groups", 1),
+        )
+        return found.reshape(n, *seen.shape)
+
+    def _factors(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """Output gradients `[rows, groups, out, positions]` and windows `[rows, groups, positions, *size * in]`."""
+        image, kernel = self._pair(seen)
+        groups, size = seen.arguments.get("groups", 1), seen.shape[2:]
         stride, dilation = (self._each(seen.arguments.get(name, 1)) for name in ("stride", "dilation"))
-        windows = F.pad(image, self._padding(seen, size, dilation))
+        windows = F.pad(image, _as_pad_takes_it(*self._padding(seen))).unflatten(1, (groups, -1))
+        windows = windows.movedim(2, -1).contiguous()  # channels last, which are copied at once
         for i in range(self._dimensions):
             span = (size[i] - 1) * dilation[i] + 1
             windows = windows.unfold(2 + i, span, stride[i])[..., :: dilation[i]].narrow(2 + i, 0, kernel.shape[2 + i])
-        positions = kernel.shape[2:].numel()
-        # [n, in, *positions, *size] -> [n, groups, positions, in / groups * size]
-        order = (0, 1, *range(3, 3 + self._dimensions), 2, *range(3 + self._dimensions, 3 + 2 * self._dimensions))
-        right = windows.unflatten(1, (groups, -1)).permute(order).reshape(len(image), groups, positions, -1)
-        left = kernel.flatten(2).unflatten(1, (groups, -1))
-        return (left @ right).reshape(len(image), *seen.shape)
+        right = windows.movedim(2 + self._dimensions, -1).reshape(len(image), groups, kernel.shape[2:].numel(), -1)
+        return kernel.flatten(2).unflatten(1, (groups, -1)), right
+
+    @staticmethod
+    def _as_weight(products: Tensor, shape: torch.Size) -> Tensor:
+        """From `[rows, groups, out, *size * in]` to weights `[rows, *shape]`."""
+        return products.reshape(len(products), shape[0], *shape[2:], shape[1]).movedim(-1, 2)
 
     def _each(self, value: Any) -> tuple[int, ...]:  # noqa: ANN401
         return (
@@ -175,15 +265,27 @@ class Convolution(Operation):
             else tuple(value) * (self._dimensions if len(value) == 1 else 1)
         )
 
-    def _padding(self, seen: Seen, size: torch.Size, dilation: tuple[int, ...]) -> list[int]:
-        """As `F.pad` takes it: last axis first, before and after."""
+    def _padding(self, seen: Seen) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Before and after the image, by axis."""
         padding = seen.arguments.get("padding", 0)
         if padding == "same":
-            totals = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
-            pairs = [(total // 2, total - total // 2) for total in totals]
-        else:
-            pairs = [(p, p) for p in self._each(0 if padding == "valid" else padding)]
-        return [side for pair in reversed(pairs) for side in pair]
+            dilation = self._each(seen.arguments.get("dilation", 1))
+            total = [d * (k - 1) for d, k in zip(dilation, seen.shape[2:], strict=True)]
+            return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+        each = self._each(0 if padding == "valid" else padding)
+        return each, each
+
+
+def _as_pad_takes_it(before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:
+    """Last axis first."""
+    return [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
+
+
+_WEIGHT_GRADIENTS: dict[int, Callable[..., Tensor]] = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
+
+
+def _is_grouped(shape: torch.Size) -> bool:
+    return len(shape) > 1 and shape[1] >= GROUPED_INPUTS and shape[0] * shape[1] <= GROUPED_PAIRS
 
 
 class Normalization(Operation):
@@ -194,6 +296,10 @@ class Normalization(Operation):
         super().__init__(names, **options)
         self._function = function
         self._channels = self.batch_first = channels
+
+    def chunk(self, seen: Seen) -> int:
+        """The products are larger than the parameters."""
+        return _chunk_of(seen.g.shape[1:], seen.g.device)
 
     def gradient(self, slot: str, seen: Seen) -> Tensor:
         """Sums over a sample of n(x) g, and of g."""
@@ -209,7 +315,7 @@ class Normalization(Operation):
             summed = g.flatten(2).sum(2) if g.dim() > 2 else g
         else:
             summed = g.reshape(len(g), -1, *seen.shape).sum(1)
-        return summed.unflatten(0, (samples, rows)).sum(1)
+        return _by_sample(summed, samples, rows)
 
 
 class Embedding(Operation):

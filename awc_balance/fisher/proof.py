@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,17 @@ PROBED = 3
 
 Kind: TypeAlias = tuple[tuple[torch.Size, torch.dtype], ...]
 """Shapes and dtypes of a single sample."""
+
+
+class Proven(NamedTuple):
+    """What holds for batches of one kind."""
+
+    plan: Plan
+    looks: int
+    """How often the program looks at the content of a tensor in a forward pass."""
+
+
+NOTHING = Proven(Plan((), (), 0), 0)
 
 
 class LayerRules:
@@ -48,85 +59,76 @@ class LayerRules:
             for key, parameter in parameters.items()
             if type(parameter) in plain and parameter.layout == torch.strided and parameter.is_floating_point()
         }
-        self._proven: dict[Kind, tuple[Plan, int]] = {}
+        self._proven: dict[Kind, Proven] = {}
 
     def measure(self, samples: Samples, rebuild: Rebuild) -> Found | None:
         """The sums over the samples of a batch, of the parameters that the rules cover; None if there are none."""
         kind = tuple((leaf.shape[1:], leaf.dtype) for leaf in samples)
-        for _ in range(2):
-            alone: Tensor | None = None
-            if kind not in self._proven:
-                if len(samples[0]) < PROBED or not self._parameters:
-                    return None
-                alone = self._prove(kind, samples, rebuild)
-            plan, looks = self._proven[kind]
-            if not plan.covered:
-                return None
-            try:
-                found = self._squares(plan, samples, rebuild)
-            except Unplanned:
-                found = None
-            except Exception:  # the slower ways raise it again if it is an error of the model's
-                self._give_up(kind)
-                return None
-            if found is not None and found.looks == looks:
-                if alone is None or _same(alone, found.losses[:PROBED], found.rounding):
-                    return found
-                self._give_up(kind)
-                return None
-            del self._proven[kind]  # what was proven is of another forward pass
-        self._give_up(kind)
-        return None
+        known = self._proven.get(kind)
+        try:
+            found = None if known is None else self._planned(known, samples, rebuild)
+            if found is not None or not self._may_prove(known, samples):
+                return found
+            # For the first time, or since the forward pass has changed.
+            self._proven[kind], alone = self._prove(samples, rebuild)
+            found = self._planned(self._proven[kind], samples, rebuild)
+        except Exception:  # the slower ways raise it again if it is an error of the model's
+            self._proven[kind] = NOTHING
+            return None
+        if found is None or not _same(alone, found.losses[:PROBED], found.rounding):
+            self._proven[kind] = NOTHING
+            return None
+        return found
 
-    def _give_up(self, kind: Kind) -> None:
-        self._proven[kind] = Plan((), (), 0), 0
+    def _may_prove(self, known: Proven | None, samples: Samples) -> bool:
+        hopeless = known is not None and not known.plan.covered
+        return bool(self._parameters) and not hopeless and len(samples[0]) >= PROBED
+
+    def _planned(self, known: Proven, samples: Samples, rebuild: Rebuild) -> Found | None:
+        """What a plan gives; None if it covers nothing, or if the forward pass is not the one it is for."""
+        if not known.plan.covered:
+            return None
+        try:
+            found = self._squares(known.plan, samples, rebuild)
+        except Unplanned:
+            return None
+        return found if found.looks == known.looks else None
 
     def _squares(self, plan: Plan, samples: Samples, rebuild: Rebuild) -> Found:
         batch = rebuild([leaf.clone() for leaf in samples])  # the model may change its inputs in place
         return squares(self._objective, self._parameters, plan, batch, len(samples[0]))
 
-    def _prove(self, kind: Kind, samples: Samples, rebuild: Rebuild) -> Tensor:
-        """Find out what holds for batches of this kind; the losses of the first samples by themselves."""
-        self._give_up(kind)
-        probe = [leaf[:PROBED].clone() for leaf in samples]
-        gradients, losses, _ = one_by_one(self._objective, self._parameters, probe, rebuild)
-        exact = {key: squared(gradient).sum(0) for key, gradient in gradients.items()}
-        try:
-            sites = [
-                record(self._objective, self._parameters, rebuild([leaf[:count].clone() for leaf in samples]))
-                for count in (PROBED - 1, PROBED)
-            ]
-            plan = plan_for(sites[0], sites[1], (PROBED - 1, PROBED))
-            if plan.covered:
-                self._proven[kind] = self._compare(plan, probe, rebuild, exact, losses)
-        except Exception:
-            self._give_up(kind)
-        return losses
-
-    def _compare(
-        self, plan: Plan, probe: Samples, rebuild: Rebuild, exact: Gradients, losses: Tensor
-    ) -> tuple[Plan, int]:
-        """The part of a plan that gives what autograd gives, and how often the program looks at its data."""
+    def _prove(self, samples: Samples, rebuild: Rebuild) -> tuple[Proven, Tensor]:
+        """Find out what holds for batches like this one; and the losses of its first samples by themselves."""
+        probe = [leaf[:PROBED] for leaf in samples]
+        gradients, alone, reached = one_by_one(
+            self._objective, self._parameters, [leaf.clone() for leaf in probe], rebuild
+        )
+        exact = {key: squared(gradient).sum(0).sqrt() for key, gradient in gradients.items()}
+        fewer, more = (
+            record(self._objective, self._parameters, rebuild([leaf[:count].clone() for leaf in probe]))
+            for count in (PROBED - 1, PROBED)
+        )
+        plan = plan_for(fewer, more, (PROBED - 1, PROBED), self._parameters.keys() - reached)
+        if not plan.covered:
+            return NOTHING, alone
         found = self._squares(plan, probe, rebuild)
-        rounding = max(found.rounding, *(torch.finfo(parameter.dtype).eps for parameter in self._parameters.values()))
-        if not _same(losses, found.losses, rounding) or (found.looks and not self._can_vectorise(probe, rebuild)):
-            return plan.keep(set()), 0
-        straight = agreeing(_roots(exact), _roots(found.squares), rounding)
+        if not _same(alone, found.losses, found.rounding) or (found.looks and not self._vectorises(probe, rebuild)):
+            return NOTHING, alone
+        right = _agreeing(exact, found)
         several = plan.several_rows()
-        if not several:
-            return plan.keep(straight), found.looks
-        other = plan.interleaved()
-        alternating = agreeing(_roots(exact), _roots(self._squares(other, probe, rebuild).squares), rounding) & several
-        undecided = straight & alternating  # such as gradients that are all zero
-        return plan.choose(straight - undecided, alternating - undecided), found.looks
+        turned = _agreeing(exact, self._squares(plan.interleaved(), probe, rebuild)) & several if several else set()
+        undecided = right & turned  # such as gradients that are all zero
+        return Proven(plan.choose(right - undecided, turned - undecided), found.looks), alone
 
-    def _can_vectorise(self, probe: Samples, rebuild: Rebuild) -> bool:
-        return Vectorised(self._objective, self._parameters, None).can_vectorise(probe, rebuild)
+    def _vectorises(self, probe: Samples, rebuild: Rebuild) -> bool:
+        clones = [leaf.clone() for leaf in probe]
+        return Vectorised(self._objective, self._parameters, None).can_vectorise(clones, rebuild)
 
 
-def _roots(values: Gradients) -> Gradients:
-    """Root sums of squares, which are compared like gradients."""
-    return {key: value.sqrt() for key, value in values.items()}
+def _agreeing(exact: Gradients, found: Found) -> set[Key]:
+    """The parameters whose root sums of squares agree, which are compared like gradients."""
+    return agreeing(exact, {key: value.sqrt() for key, value in found.squares.items()}, found.rounding)
 
 
 def _same(alone: Tensor, together: Tensor, rounding: float) -> bool:
