@@ -115,8 +115,8 @@ class Calls(TorchFunctionMode):
             if units and operation.applies(arguments) and _nothing_else(operation, arguments, units):
                 return self._handle(Call(operation, func, args, kwargs, arguments, units))
         out = func(*args, **kwargs)
-        if func in _SPLITS and (whole := self._unit(args[0])) is not None and len(args) == 2 and not kwargs:
-            self._follow(whole, out)  # without another argument it is split along its rows
+        if func in _SPLITS and (whole := self._unit(args[0])) is not None and _along_rows(*args[2:], **kwargs):
+            self._follow(whole, out)
         return out
 
     def _unit(self, value: Any) -> Unit | None:  # noqa: ANN401
@@ -129,6 +129,10 @@ class Calls(TorchFunctionMode):
         for piece in pieces:
             self._units[id(piece)] = (Unit(whole.key, start, start + len(piece)), piece)
             start += len(piece)
+
+
+def _along_rows(dim: int = 0, **others: Any) -> bool:  # noqa: ANN401
+    return dim == 0 and not others
 
 
 def _nothing_else(operation: Operation, arguments: Mapping[str, Any], units: Mapping[str, Unit]) -> bool:

@@ -98,7 +98,7 @@ class Operation(ABC):
 
     @abstractmethod
     def gradient(self, slot: str, seen: Seen) -> Tensor:
-        """The gradients `[samples, *shape]` by the parameter in that slot, in memory of their own."""
+        """The gradients `[samples, *shape]` by the parameter in that slot."""
 
     def squares(self, slot: str, seen: Seen) -> Tensor:
         """The sum over samples of squared gradients."""
@@ -124,7 +124,7 @@ def sum_of_squares(uses: list[tuple[Operation, str, Seen]]) -> Tensor:
         if len(gradient) == 1:
             total.addcmul_(gradient[0], gradient[0])
         else:
-            total.add_(gradient.square_().sum(0))
+            total.add_(gradient.square().sum(0))
     return total
 
 
@@ -167,7 +167,7 @@ class Linear(Operation):
         """Without tokens a square is (g x^T)^2 = g^2 (x^2)^T, so that the sum over samples is one product."""
         g = seen.g.flatten(1, -2)
         if slot == "bias":
-            return g.sum(1).square_().sum(0)
+            return g.sum(1).square().sum(0)
         x = seen.input.flatten(1, -2)
         if g.shape[1] == 1:
             return g.squeeze(1).square().T @ x.squeeze(1).square()
