@@ -77,10 +77,8 @@ class States(nn.LSTM):
 
 def mlp(width: int) -> tuple[nn.Module, tuple[int, ...]]:
     """Four linear layers."""
-    layers = [nn.Linear(width, width), nn.ReLU()] * 0
-    for _ in range(3):
-        layers += [nn.Linear(width, width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(width, OUTPUTS)), (width,)
+    hidden = [nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(3)]
+    return nn.Sequential(*hidden, nn.Linear(width, OUTPUTS)), (width,)
 
 
 def tokens(width: int) -> tuple[nn.Module, tuple[int, ...]]:

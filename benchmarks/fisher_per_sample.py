@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,6 +27,7 @@ from torch.nn.functional import mse_loss
 from awc_balance import FisherDiagonal
 from awc_balance.batches import default_step
 from awc_balance.fisher.objective import Objective
+from awc_balance.fisher.per_sample import PerSample
 from awc_balance.fisher.vectorised import one_by_one
 from benchmarks.fisher_models import MODELS, OUTPUTS, build
 from examples.machine import hardware, versions
@@ -50,15 +51,11 @@ def forward_backward(model: nn.Module, batch: Batch) -> Callable[[], Diagonals]:
 
 def awc_balance(model: nn.Module, batch: Batch) -> Callable[[], Diagonals]:
     """This library, on a second batch: the proof on the first samples is paid once in a pass over the data."""
-    from awc_balance.fisher.per_sample import PerSample
-
     parameters = {("m", name): parameter for name, parameter in model.named_parameters()}
     per_sample = PerSample(Objective(model, mse_loss, default_step), parameters, None)
 
     def run() -> Diagonals:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            measured = per_sample.measure(batch)
+        measured = per_sample.measure(batch)
         return {name: value / measured.samples for (_, name), value in measured.values.items()}
 
     return run
@@ -74,9 +71,7 @@ def vmap_of_grad(model: nn.Module, batch: Batch) -> Callable[[], Diagonals]:
     gradient = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
 
     def run() -> Diagonals:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return {name: value.square().mean(0) for name, value in gradient(values, *batch).items()}
+        return {name: value.square().mean(0) for name, value in gradient(values, *batch).items()}
 
     return run
 
@@ -112,7 +107,8 @@ def nngeometry(model: nn.Module, batch: Batch) -> Callable[[], Diagonals]:
     loader = DataLoader(TensorDataset(*batch), batch_size=len(batch[0]))
 
     def losses(x: Tensor, y: Tensor) -> Tensor:
-        return (model(x) - y).square().mean(1, keepdim=True)
+        prediction: Tensor = model(x)
+        return (prediction - y).square().mean(1, keepdim=True)
 
     def run() -> Diagonals:
         flat = Jacobian(model, loader, losses, PMatDiag, layers).get_diag()
@@ -130,6 +126,16 @@ METHODS: dict[str, Method] = {
     "BackPACK": backpack,
     "nngeometry": nngeometry,
 }
+
+
+PACKAGES = {"BackPACK": "backpack-for-pytorch", "nngeometry": "nngeometry"}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def exact(model: nn.Module, batch: Batch) -> Diagonals:
@@ -198,15 +204,13 @@ def coverage(name: str, batch: Batch, quick: bool, device: torch.device) -> dict
     """How many parameters went which way."""
     model, _ = build(name, quick, device)
     fisher = FisherDiagonal({"m": model})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fisher.estimate([batch], model, mse_loss)
+    fisher.estimate([batch], model, mse_loss)
     ways = list(fisher.coverage["m"].values())
     return {way: ways.count(way) for way in dict.fromkeys(ways)}
 
 
 def memory_in_own_process(name: str, method: str, samples: int, quick: bool, device: torch.device) -> int:
-    """Peak memory in MB of a method beyond what lies there before it."""
+    """Peak memory in MB of a method beyond what lies there before it; -1 where the system does not tell."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return int(pool.apply(_memory, (name, method, samples, quick, device.type)))
@@ -223,18 +227,19 @@ def _memory(name: str, method: str, samples: int, quick: bool, device_type: str)
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return (torch.cuda.max_memory_allocated(device) - before) // 2**20
-    before = resident_kb()
+    resident = _status_kb("VmRSS")
+    if resident is None:
+        return -1
+    Path("/proc/self/clear_refs").write_text("5")  # from here the peak is counted anew
     run()
-    return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    return max(0, (_status_kb("VmHWM") or 0) - resident) // 1024
 
 
-def resident_kb() -> int:
-    """The memory of this process at present."""
+def _status_kb(field: str) -> int | None:
+    """The memory of this process at present (VmRSS) or at most (VmHWM), where the system tells."""
     status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1])
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith(field)), None)
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -268,8 +273,10 @@ def main() -> None:
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     samples, rounds = (16, 3) if args.quick else (args.samples, args.rounds)
+    warnings.simplefilter("ignore")  # the other libraries' about hooks, ours about falling back
     results = {name: measure(name, samples, rounds, args.quick, device) for name in args.models}
-    header = {"hardware": hardware(device), "versions": versions(), "samples": samples, "rounds": rounds}
+    others = {name: _version(package) for name, package in PACKAGES.items()}
+    header = {"hardware": hardware(device), "versions": versions() | others, "samples": samples, "rounds": rounds}
     print(
         table(results), "\nCost relative to forward + backward, peak memory beyond the start, largest relative error."
     )
