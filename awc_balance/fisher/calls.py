@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from awc_balance.fisher.gradients import Key
-from awc_balance.fisher.operations import OPERATIONS, Operation
+from awc_balance.fisher.operation import Operation
+from awc_balance.fisher.operations import OPERATIONS
 
 _SPLITS = (torch.Tensor.split, torch.Tensor.chunk)
 

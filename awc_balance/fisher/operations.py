@@ -1,156 +1,17 @@
-"""Gradients of single samples by the parameters of torch operations, from inputs and output gradients."""
+"""The operations whose per-sample gradients are known: linear, norm, embedding, element-wise, and a table of all."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
+from awc_balance.fisher.convolution import Convolution
+from awc_balance.fisher.operation import Operation, Seen, add_squared_products, by_sample, chunk_of
 from awc_balance.precision import at_least_float32
-
-CHUNK_ELEMENTS = {"cpu": 2**16}
-"""Elements of per-sample gradients held at once, by type of device: on a CPU what stays in its cache costs least."""
-CHUNK_ELEMENTS_ELSEWHERE = 2**25
-
-GROUPED_INPUTS, GROUPED_PAIRS = 8, 32 * 32
-"""From that many input channels and up to that many pairs of channels, the weight gradients of single samples are fast
-as groups of one large convolution."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one call of an operation has shown, samples first.
-
-    Args:
-        x: The input `[samples, k, ...]`, k rows of the operation's input to a sample; None if it has none.
-        g: The gradient of the output, likewise.
-        arguments: The operation's other arguments, by name.
-        axis: Of the samples in the output as the operation gave it.
-        shape: Of the parameter.
-    """
-
-    x: Tensor | None
-    g: Tensor
-    arguments: Mapping[str, Any]
-    axis: int
-    shape: torch.Size
-
-    def __getitem__(self, samples: slice) -> Seen:
-        """Some of the samples."""
-        return Seen(None if self.x is None else self.x[samples], self.g[samples], self.arguments, self.axis, self.shape)
-
-    @property
-    def input(self) -> Tensor:
-        """The input in float32 or better, or as integers."""
-        if self.x is None:
-            raise RuntimeError("This operation should have an input. Got none. Please report it as a bug.")
-        return at_least_float32(self.x)
-
-
-class Operation(ABC):
-    """A torch function with parameters, whose rows do not influence each other.
-
-    Args:
-        names: Of its arguments, in torch's order.
-        options: Values of arguments under which this holds.
-    """
-
-    slots: ClassVar[tuple[str, ...]] = ("weight", "bias")
-    """The arguments that may be parameters."""
-    reads_input = True
-    """Whether the gradient depends on the input, and not on the output gradient alone."""
-    batch_first = False
-    """Whether its samples have to be along the first axis."""
-    broadcasts = False
-    """Whether the input may be smaller than the output."""
-
-    def __init__(self, names: str, **options: Any) -> None:  # noqa: ANN401
-        """See the class."""
-        self._names = names.split()
-        self._options = options
-
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name."""
-        return {**dict(zip(self._names, args, strict=False)), **kwargs}
-
-    def applies(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether it is covered with these arguments."""
-        return all(arguments.get(name, value) == value for name, value in self._options.items())
-
-    def operand(self, arguments: Mapping[str, Any], slots: set[str]) -> Any:  # noqa: ANN401, ARG002
-        """The argument that holds the samples."""
-        return arguments.get("input")
-
-    def accepts(self, axis: int, out: torch.Size, shape: torch.Size) -> bool:  # noqa: ARG002
-        """Whether samples may lie along that axis of the output."""
-        return axis == 0 or not self.batch_first
-
-    def chunk(self, seen: Seen) -> int:
-        """How many samples to take at once."""
-        return _chunk_of(seen.shape, seen.g.device)
-
-    @abstractmethod
-    def gradient(self, slot: str, seen: Seen) -> Tensor:
-        """The gradients `[samples, *shape]` by the parameter in that slot."""
-
-    def squares(self, slot: str, seen: Seen) -> Tensor:
-        """The sum over samples of squared gradients."""
-        return sum_of_squares([(self, slot, seen)])
-
-
-def _chunk_of(shape: torch.Size, device: torch.device) -> int:
-    """How many tensors of that shape are held at once."""
-    return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS_ELSEWHERE) // max(prod(shape), 1))
-
-
-def sum_of_squares(uses: list[tuple[Operation, str, Seen]]) -> Tensor:
-    """The sum over samples of the squared gradient of a parameter that took part in several calls."""
-    _, _, first = uses[0]
-    total = first.g.new_zeros(first.shape)
-    chunk = max(operation.chunk(seen) for operation, _, seen in uses)
-    for start in range(0, len(first.g), chunk):
-        part = slice(start, start + chunk)
-        operation, slot, seen = uses[0]
-        gradient = operation.gradient(slot, seen[part])
-        for operation, slot, seen in uses[1:]:
-            gradient = gradient + operation.gradient(slot, seen[part])
-        if len(gradient) == 1:
-            total.addcmul_(gradient[0], gradient[0])
-        else:
-            total.add_(gradient.square().sum(0))
-    return total
-
-
-def add_squared_products(left: Tensor, right: Tensor, total: Tensor) -> None:
-    """Add the squares of `left[i] @ right[i]` to a total `[groups, out, in]`, for every sample i.
-
-    Args:
-        left: `[samples, groups, out, n]`.
-        right: `[samples, groups, n, in]`.
-        total: Changed in place.
-    """
-    chunk = min(len(left), _chunk_of(total.shape, total.device))
-    products = total.new_empty(chunk, *total.shape)
-    for start in range(0, len(left), chunk):
-        part = slice(start, start + chunk)
-        product = products[: len(left[part])]
-        torch.bmm(left[part].flatten(0, 1), right[part].flatten(0, 1), out=product.flatten(0, 1))
-        if len(product) == 1:
-            total.addcmul_(product[0], product[0])
-        else:
-            total.add_(product.square_().sum(0))
-
-
-def _by_sample(gradients: Tensor, samples: int, rows: int) -> Tensor:
-    """Sums over the rows of each sample."""
-    return gradients if rows == 1 else gradients.reshape(samples, rows, *gradients.shape[1:]).sum(1)
 
 
 class Linear(Operation):
@@ -176,118 +37,6 @@ class Linear(Operation):
         return total[0]
 
 
-class Convolution(Operation):
-    """A convolution in any number of dimensions: the weight gradient correlates input and output gradient."""
-
-    batch_first = True
-
-    def __init__(self, names: str, dimensions: int, *, transposed: bool = False) -> None:
-        """See the class."""
-        super().__init__(names)
-        self._dimensions = dimensions
-        self._transposed = transposed
-
-    def applies(self, arguments: Mapping[str, Any]) -> bool:
-        """Batches only: a single image has one axis less."""
-        return isinstance(arguments["input"], Tensor) and arguments["input"].dim() == self._dimensions + 2
-
-    def gradient(self, slot: str, seen: Seen) -> Tensor:
-        """As a correlation of the input with the output gradient."""
-        samples, rows = seen.g.shape[:2]
-        if slot == "bias":
-            return seen.g.flatten(3).sum((1, 3))
-        if _is_grouped(seen.shape):
-            return _by_sample(self._grouped(seen), samples, rows)
-        left, right = self._factors(seen)
-        return _by_sample(self._as_weight(left @ right, seen.shape), samples, rows)
-
-    def squares(self, slot: str, seen: Seen) -> Tensor:
-        """Products are squared as they come."""
-        if slot == "bias" or _is_grouped(seen.shape) or seen.g.shape[1] > 1:
-            return super().squares(slot, seen)
-        groups = seen.arguments.get("groups", 1)
-        total = seen.g.new_zeros(groups, seen.shape[0] // groups, seen.shape[1:].numel())
-        windows = seen.shape[1:].numel() * groups * seen.g.shape[3:].numel()
-        chunk = max(1, 4 * _chunk_of(torch.Size([windows]), seen.g.device))
-        for start in range(0, len(seen.g), chunk):
-            add_squared_products(*self._factors(seen[start : start + chunk]), total)
-        return self._as_weight(total.unsqueeze(0), seen.shape)[0]
-
-    def chunk(self, seen: Seen) -> int:
-        """More at once for groups of one convolution."""
-        return super().chunk(seen) * (16 if _is_grouped(seen.shape) else 1)
-
-    def _pair(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """The image and what slides over it; the forward pass of a transposed convolution is a backward pass."""
-        image, kernel = seen.input.flatten(0, 1), seen.g.flatten(0, 1)
-        return (kernel, image) if self._transposed else (image, kernel)
-
-    def _grouped(self, seen: Seen) -> Tensor:
-        """The weight gradients `[rows, *shape]` of all rows as groups of one convolution."""
-        image, kernel = self._pair(seen)
-        n, (outs, *rest) = len(image), seen.shape
-        before, after = self._padding(seen)
-        if before != after:
-            image, before = F.pad(image, _as_pad_takes_it(before, after)), (0,) * self._dimensions
-        found = _WEIGHT_GRADIENTS[self._dimensions](
-            image.flatten(0, 1).unsqueeze(0),
-            (n * outs, *rest),
-            kernel.flatten(0, 1).unsqueeze(0),
-            stride=self._each(seen.arguments.get("stride", 1)),
-            padding=before,
-            dilation=self._each(seen.arguments.get("dilation", 1)),
-            groups=n * seen.arguments.get("groups", 1),
-        )
-        return found.reshape(n, *seen.shape)
-
-    def _factors(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """Output gradients `[rows, groups, out, positions]` and windows `[rows, groups, positions, *size * in]`."""
-        image, kernel = self._pair(seen)
-        groups, size = seen.arguments.get("groups", 1), seen.shape[2:]
-        stride, dilation = (self._each(seen.arguments.get(name, 1)) for name in ("stride", "dilation"))
-        windows = F.pad(image, _as_pad_takes_it(*self._padding(seen))).unflatten(1, (groups, -1))
-        windows = windows.movedim(2, -1).contiguous()  # channels last, which are copied at once
-        for i in range(self._dimensions):
-            span = (size[i] - 1) * dilation[i] + 1
-            windows = windows.unfold(2 + i, span, stride[i])[..., :: dilation[i]].narrow(2 + i, 0, kernel.shape[2 + i])
-        right = windows.movedim(2 + self._dimensions, -1).reshape(len(image), groups, kernel.shape[2:].numel(), -1)
-        return kernel.flatten(2).unflatten(1, (groups, -1)), right
-
-    @staticmethod
-    def _as_weight(products: Tensor, shape: torch.Size) -> Tensor:
-        """From `[rows, groups, out, *size * in]` to weights `[rows, *shape]`."""
-        return products.reshape(len(products), shape[0], *shape[2:], shape[1]).movedim(-1, 2)
-
-    def _each(self, value: Any) -> tuple[int, ...]:  # noqa: ANN401
-        return (
-            (value,) * self._dimensions
-            if isinstance(value, int)
-            else tuple(value) * (self._dimensions if len(value) == 1 else 1)
-        )
-
-    def _padding(self, seen: Seen) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Before and after the image, by axis."""
-        padding = seen.arguments.get("padding", 0)
-        if padding == "same":
-            dilation = self._each(seen.arguments.get("dilation", 1))
-            total = [d * (k - 1) for d, k in zip(dilation, seen.shape[2:], strict=True)]
-            return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
-        each = self._each(0 if padding == "valid" else padding)
-        return each, each
-
-
-def _as_pad_takes_it(before: tuple[int, ...], after: tuple[int, ...]) -> list[int]:
-    """Last axis first."""
-    return [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
-
-
-_WEIGHT_GRADIENTS: dict[int, Callable[..., Tensor]] = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
-
-
-def _is_grouped(shape: torch.Size) -> bool:
-    return len(shape) > 1 and shape[1] >= GROUPED_INPUTS and shape[0] * shape[1] <= GROUPED_PAIRS
-
-
 class Normalization(Operation):
     """y = w n(x) + b with n the normalisation of each row by itself, or by statistics that are fixed."""
 
@@ -299,7 +48,7 @@ class Normalization(Operation):
 
     def chunk(self, seen: Seen) -> int:
         """The products are larger than the parameters."""
-        return _chunk_of(seen.g.shape[1:], seen.g.device)
+        return chunk_of(seen.g.shape[1:], seen.g.device)
 
     def gradient(self, slot: str, seen: Seen) -> Tensor:
         """Sums over a sample of n(x) g, and of g."""
@@ -315,7 +64,7 @@ class Normalization(Operation):
             summed = g.flatten(2).sum(2) if g.dim() > 2 else g
         else:
             summed = g.reshape(len(g), -1, *seen.shape).sum(1)
-        return _by_sample(summed, samples, rows)
+        return by_sample(summed, samples, rows)
 
 
 class Embedding(Operation):

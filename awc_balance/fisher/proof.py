@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.fisher.gradients import Gradients, Key
-from awc_balance.fisher.layer_rules import Found, Plan, Unplanned, plan_for, record, squares
+from awc_balance.fisher.layer_rules import Found, Unplanned, squares
 from awc_balance.fisher.objective import Objective
+from awc_balance.fisher.plan import Plan, plan_for, record
 from awc_balance.fisher.vectorised import Rebuild, Samples, Vectorised, agreeing, one_by_one
 from awc_balance.precision import squared
 
