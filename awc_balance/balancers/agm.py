@@ -16,12 +16,13 @@ from awc_balance.checks import check_alpha
 from awc_balance.contributions.shapley import coalitions, refuse_too_many, shapley_values
 from awc_balance.encoders import Encoders
 from awc_balance.fisher.objective import Criterion
+from awc_balance.precision import at_least_float32
 
 LARGEST_ALPHA = 10.0
 """Two and a half times the largest alpha of the paper; beyond it coefficients are 0 or in the thousands."""
 
-_EXPONENT = 500.0
-"""Ratios beyond e^500 are not told apart, lest the exponential overflows."""
+_EXPONENT = 80.0
+"""Ratios and coefficients beyond e^80 are not told apart, lest they overflow in float32."""
 
 
 class AGM(Balancer):
@@ -114,8 +115,10 @@ class AGM(Balancer):
         self.steps += 1
         for modality, score in scores.items():
             self.running_scores[modality] += (score - self.running_scores[modality]) / self.steps
+        parts = at_least_float32(parts)  # coefficients may be beyond the largest float16
         scale = torch.tensor(list(self.coefficients.values()), dtype=parts.dtype, device=parts.device)
-        extra = torch.tensordot(scale - 1, parts - parts.detach(), dims=1)
+        # No tensordot, which autocast would turn back to float16.
+        extra = ((scale - 1).view(-1, *[1] * run.prediction.dim()) * (parts - parts.detach())).sum(0)
         return self._task_loss(run.prediction + extra.to(run.prediction.dtype), run.target)
 
 

@@ -14,7 +14,7 @@ from awc_balance.encoders import Encoders
 from awc_balance.fisher.objective import Criterion
 from awc_balance.regularizer import AWCRegularizer
 
-FOREIGN_ALPHA = 1_000.0
+FOREIGN_ALPHA = 10_000.0
 """Alphas from here on are of the scale of the paper's 10 000 and 20 000, which only its own setting can bear."""
 
 
@@ -93,7 +93,7 @@ class AWC(Balancer):
             warnings.warn(
                 f"AWC has alphas of the paper's scale, up to {max(regularizer.alphas.values()):g}, but "
                 f"scale={regularizer.scale!r} and fisher={self._form!r} in place of 'raw' and 'per_batch'. "
-                "Start from alphas around 1 with scale='root_mean'.",
+                "Start from alphas around 100 with scale='root_mean'.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -30,6 +30,7 @@ ADAPTIVE = (
     optim.RMSprop,
     optim.Rprop,
     optim.SparseAdam,
+    *([optim.Muon] if hasattr(optim, "Muon") else []),  # since torch 2.9
 )
 """Optimizers that divide a gradient by its own running size, and so cancel any factor that varies slowly."""
 
@@ -41,7 +42,7 @@ class Balancer(nn.Module, ABC):
     `criterion(model(inputs), target)`, and `adjust_gradients_()` between `backward()` and `step()`. The model is used
     as it is and left as it is. A balancer is a module whose parameters are the heads that its method needs, none in
     most; give them to the optimizer, and drop the balancer after training. Its `state_dict` resumes a run bit for bit
-    between two steps.
+    between two steps. A deep copy or a pickle takes a copy of the model along: copy both at once, and train the copy.
 
     With gradient accumulation call `loss` for every part and divide it as usual; call `adjust_gradients_` once per
     optimizer step, and after gradients are unscaled if they were scaled. Features are read by hooks, so that parts

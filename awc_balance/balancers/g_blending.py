@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.balancers.heads import HeadedBalancer
-from awc_balance.batches import Step, iterate, sample_count
+from awc_balance.balancers.rows import Pool
+from awc_balance.batches import Step, iterate
 from awc_balance.checks import check_count, check_numbers
 from awc_balance.encoders import Encoders
 from awc_balance.fisher.objective import Criterion
@@ -65,6 +66,7 @@ class GBlending(HeadedBalancer):
         held_out: Batches kept from the training data, to estimate the weights from.
         weights: Fixed ones by modality and for "joint", in place of an estimate. All on "joint" is plain training.
         super_epoch: How many epochs the weights hold.
+        pool: How to make rows of features, as given to `linear_heads`.
         window: How many epochs, from the first, the method works; None is all.
         step: How to read a batch; see `Balancer`.
 
@@ -96,11 +98,12 @@ class GBlending(HeadedBalancer):
         held_out: Iterable[Any] | None = None,
         weights: Mapping[str, float] | None = None,
         super_epoch: int = 10,
+        pool: Pool | None = None,
         window: int | None = None,
         step: Step | None = None,
     ) -> None:
         """See the class."""
-        super().__init__(model, encoders, criterion, heads, window=window, step=step)
+        super().__init__(model, encoders, criterion, heads, pool=pool, window=window, step=step)
         if JOINT in self.modalities:
             raise ValueError(f"No modality may be called {JOINT!r}, the name of the whole model. Rename it.")
         if (held_out is None) == (weights is None):
@@ -131,11 +134,11 @@ class GBlending(HeadedBalancer):
         total, count = dict.fromkeys(self.streams, 0.0), 0
         with measuring(self._user[1], self.heads, loader=loader), torch.no_grad():
             for batch in iterate(loader):
-                joint, single = self._losses(batch)
-                samples = sample_count(None, None, batch)
-                count += samples
+                run = self._run(batch)
+                joint, single = self._losses(run)
+                count += run.samples
                 for stream, loss in {**single, JOINT: joint}.items():
-                    total[stream] += samples * float(loss)
+                    total[stream] += run.samples * float(loss)
         return check_numbers("the losses", {stream: value / count for stream, value in total.items()}, self.streams)
 
     def _prepare(self, loader: Iterable[Any]) -> None:
@@ -151,7 +154,7 @@ class GBlending(HeadedBalancer):
         if all(self.weights[modality] == 0 for modality in self.modalities):
             loss = self._plain(batch)
             return loss if self.weights[JOINT] == 1 else self.weights[JOINT] * loss
-        joint, single = self._losses(batch)
+        joint, single = self._losses(self._run(batch, keep_gradient=True))
         terms = [self.weights[stream] * loss for stream, loss in {**single, JOINT: joint}.items()]
         return torch.stack(terms).sum()
 

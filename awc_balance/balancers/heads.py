@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.balancers.balancer import Balancer
+from awc_balance.balancers.rows import Pool, check_pool
 from awc_balance.balancers.run import Run
 from awc_balance.batches import Step, default_step
 from awc_balance.checks import check_by_modality
@@ -33,7 +34,17 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(width, prod(shape))
 
     def forward(self, row: Tensor) -> Tensor:
-        """Predict from `[batch, width]`."""
+        """Predict from `[batch, width]`.
+
+        Raises:
+            ValueError: If rows have another width than those the head was made for.
+        """
+        if row.shape[1] != self.linear.in_features:
+            raise ValueError(
+                f"A head should take rows of one width. Got {row.shape[1]} numbers in place of "
+                f"{self.linear.in_features} in a batch of {len(row)}. Pass pool=, by modality, to the balancer and to "
+                "linear_heads."
+            )
         prediction: Tensor = self.linear(row)
         return prediction.reshape(len(row), *self.shape)
 
@@ -44,11 +55,14 @@ def linear_heads(
     batch: Any,  # noqa: ANN401
     *,
     step: Step | None = None,
+    pool: Pool | None = None,
 ) -> dict[str, nn.Module]:
     """A fresh linear head for every modality, from its feature to the shape of the model's prediction.
 
     Features are pooled to one row per sample: the mean over tokens `[batch, tokens, width]` or over the places of a
-    map `[batch, channels, height, width]`; three dimensions are always read as tokens. The model runs once, in
+    map `[batch, channels, height, width]`; of recurrent layers the outputs alone are taken. Three dimensions are always
+    read as tokens: for series `[batch, channels, time]`, and wherever else a better row is known, give `pool` here and
+    to the balancer. The model runs once, in
     evaluation mode, and is left as it was, and so is the random state, from which the weights are drawn.
 
     Args:
@@ -56,8 +70,11 @@ def linear_heads(
         encoders: The part of the model that belongs to each modality.
         batch: Any batch; it tells the shapes, the device and the dtype.
         step: How to read it; see `Balancer`.
+        pool: By modality, a function from its feature to a row `[batch, width]`, such as
+            `{"imu": lambda feature: feature.mean(2)}`; the others are pooled as above.
 
     Raises:
+        ValueError: If `pool` names an unknown modality, or makes anything but rows.
         TypeError: If the prediction is not a tensor, or a feature holds no numbers for each sample.
         RuntimeError: If an encoder does not run.
 
@@ -68,9 +85,11 @@ def linear_heads(
     """
     inner = check_model(model)
     with measuring(inner), torch.no_grad():
-        run = Run(model, inner, check_encoders(encoders, inner), step or default_step, batch)
+        encoders = check_encoders(encoders, inner)
+        pool = check_pool(pool, encoders)
+        run = Run(model, inner, encoders, step or default_step, batch)
         shape = run.prediction.shape[1:]
-        return {m: LinearHead(row.shape[1], shape).to(row.device, row.dtype) for m, row in run.rows().items()}
+        return {m: LinearHead(row.shape[1], shape).to(row.device, row.dtype) for m, row in run.rows(pool).items()}
 
 
 class HeadedBalancer(Balancer):
@@ -84,6 +103,7 @@ class HeadedBalancer(Balancer):
         criterion: `criterion(prediction, target)`, the mean task loss of a batch.
         heads: By modality, from the pooled row of its feature, `[batch, width]`, to a prediction; see
             `linear_heads`.
+        pool: How to make rows of features, as given to `linear_heads`.
         window: How many epochs, from the first, the method works; None is all.
         step: How to read a batch; see `Balancer`.
     """
@@ -95,11 +115,13 @@ class HeadedBalancer(Balancer):
         criterion: Criterion,
         heads: Mapping[str, nn.Module] | nn.ModuleDict,
         *,
+        pool: Pool | None = None,
         window: int | None = None,
         step: Step | None = None,
     ) -> None:
         """See the class."""
         super().__init__(model, encoders, criterion, window=window, step=step)
+        self._pool = check_pool(pool, self.modalities)
         heads = dict(heads.items()) if isinstance(heads, nn.ModuleDict) else heads
         check_by_modality("heads", heads, self.modalities)
         for modality, head in heads.items():
@@ -110,11 +132,10 @@ class HeadedBalancer(Balancer):
                 )
         self.heads = nn.ModuleList(heads[modality] for modality in self.modalities)  # names may hold dots
 
-    def _losses(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ANN401
+    def _losses(self, run: Run) -> tuple[Tensor, dict[str, Tensor]]:
         """The joint loss, and the loss of every modality's head."""
-        run = self._run(batch, keep_gradient=True)
         single = {
             modality: self._task_loss(head(row), run.target)
-            for (modality, row), head in zip(run.rows().items(), self.heads, strict=True)
+            for (modality, row), head in zip(run.rows(self._pool).items(), self.heads, strict=True)
         }
         return self._task_loss(run.prediction, run.target), single

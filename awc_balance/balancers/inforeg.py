@@ -148,9 +148,10 @@ class InfoReg(Balancer):
                 "`adjust_gradients_` needs the scores of a batch. Got none since the last time. "
                 "Call loss(batch) and backward() before it, once per step."
             )
-        self._add_traces()
         strengths = pulls(mean_over_processes(mean_scores(self._seen), self._user[0]), self.beta)
         self._seen = []
+        if not self._add_traces():
+            return
         self.dominant = next(iter(strengths), None)
         for modality, strength in strengths.items():
             if self.open[modality]:
@@ -158,21 +159,23 @@ class InfoReg(Balancer):
                 add_pull_gradient_(self._pulled(modality), strength / 2)
 
     @torch.no_grad()
-    def _add_traces(self) -> None:
-        """The sum over weights of the mean squared gradient, of this step."""
+    def _add_traces(self) -> bool:
+        """Add the sum over weights of the mean squared gradient of this step, unless it is not finite."""
         found = dict.fromkeys(self.modalities, 0.0)
         for modality, name, parameter in self._named_parameters():
             if parameter.grad is None or parameter.dim() < 2:
                 continue
             mean = float(parameter.grad.to_dense().double().square().mean())
             if not isfinite(mean):
-                raise ValueError(
-                    f"Gradients should be finite. Got nan or infinity for {name} of `{modality}`. "
-                    "Look for the cause in the batch, or leave this step out; what was measured before is kept."
+                self._warn(  # no error, since scalers of float16 losses overflow now and then, and skip the step
+                    f"leaves a step alone whose gradients are not finite: nan or infinity for {name} of `{modality}`. "
+                    "Without a GradScaler, which skips such steps, look for the cause in the batch."
                 )
+                return False
             found[modality] += mean
         self._trace_sums = {modality: total + found[modality] for modality, total in self._trace_sums.items()}
         self._trace_steps += 1
+        return True
 
     def _pulled(self, modality: str) -> Iterator[Pulled]:
         for name, parameter in parameters_by_modality(self._encoders)[modality].items():

@@ -13,11 +13,16 @@ from awc_balance.balancers.heads import HeadedBalancer
 # The two-task solver is one formula. TorchJD has it for any number of tasks, at the price of a dependency that solves
 # a quadratic program and takes a matrix of whole gradients, where three inner products are enough.
 from awc_balance.balancers.min_norm import inner, min_norm_weights
+from awc_balance.balancers.rows import Pool
 from awc_balance.batches import Step
 from awc_balance.checks import check_alpha
 from awc_balance.encoders import Encoders
 from awc_balance.fisher.objective import Criterion
 from awc_balance.precision import at_least_float32
+
+_SCALES = (2.0**16, 2.0**8, 1.0)
+"""Of the loss, tried in this order until no gradient overflows, so that small ones do not underflow in float16. Powers
+of two change nothing else."""
 
 
 class MMPareto(HeadedBalancer):
@@ -39,8 +44,7 @@ class MMPareto(HeadedBalancer):
 
     Traps: gamma scales gradients, so **under Adam gamma has no effect**, while the direction has. The inner products
     are those of the whole encoder; scaling tensor by tensor can turn the direction. An encoder that feeds another
-    one gets that one's head as a part of g_uni. With float16 and a loss scaler, gradients inside `loss` are not
-    scaled and may underflow: use bfloat16.
+    one gets that one's head as a part of g_uni.
 
     Args:
         model: Any module.
@@ -48,6 +52,7 @@ class MMPareto(HeadedBalancer):
         criterion: `criterion(prediction, target)`, the mean task loss of a batch, for the heads too.
         heads: By modality; see `linear_heads`.
         gamma: The scale of the direction, above 0.
+        pool: How to make rows of features, as given to `linear_heads`.
         window: How many epochs, from the first, the method works; None is all.
         step: How to read a batch; see `Balancer`.
 
@@ -78,11 +83,12 @@ class MMPareto(HeadedBalancer):
         heads: Mapping[str, nn.Module] | nn.ModuleDict,
         *,
         gamma: float = 1.5,
+        pool: Pool | None = None,
         window: int | None = None,
         step: Step | None = None,
     ) -> None:
         """See the class."""
-        super().__init__(model, encoders, criterion, heads, window=window, step=step)
+        super().__init__(model, encoders, criterion, heads, pool=pool, window=window, step=step)
         self.gamma = check_alpha("gamma", gamma)
         if not self.gamma:
             raise ValueError(
@@ -91,7 +97,7 @@ class MMPareto(HeadedBalancer):
         self.weights = dict.fromkeys(self.modalities, (0.5, 0.5))
 
     def _balanced(self, batch: Any) -> Tensor:  # noqa: ANN401
-        joint, single = self._losses(batch)
+        joint, single = self._losses(self._run(batch, keep_gradient=True))
         heads = torch.stack(list(single.values())).sum()
         from_joint, from_heads = (_gradients(loss, self._encoders) for loss in (joint, heads))
         total = joint + heads
@@ -134,9 +140,15 @@ def _gradients(loss: Tensor, encoders: Mapping[str, nn.Module]) -> dict[nn.Param
     parameters = [p for encoder in encoders.values() for p in encoder.parameters() if p.requires_grad]
     if not parameters or not loss.requires_grad:
         return {}
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return {
-        parameter: at_least_float32(gradient.to_dense())
-        for parameter, gradient in zip(parameters, found, strict=True)
-        if gradient is not None
-    }
+    found: dict[nn.Parameter, Tensor] = {}
+    for scale in _SCALES:
+        scaled = torch.full_like(loss, scale)
+        gradients = torch.autograd.grad(loss, parameters, scaled, retain_graph=True, allow_unused=True)
+        found = {
+            parameter: at_least_float32(gradient.to_dense()) / scale
+            for parameter, gradient in zip(parameters, gradients, strict=True)
+            if gradient is not None
+        }
+        if all(bool(gradient.isfinite().all()) for gradient in found.values()):
+            break
+    return found

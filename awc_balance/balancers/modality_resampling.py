@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from awc_balance.balancers.resampling import Resampling, rate
 from awc_balance.balancers.run import Run
+from awc_balance.balancers.scores import SMALL_BATCH
 from awc_balance.batches import Step
 from awc_balance.checks import check_choice
 from awc_balance.contributions import ShapleyContribution
 from awc_balance.contributions.shapley import shapley_values
 from awc_balance.encoders import Encoders
 from awc_balance.fisher.objective import Criterion
+from awc_balance.nested import leaves_of
 
 _PROFITS = ("accuracy", "pearson")
 
@@ -39,7 +41,7 @@ class ModalityResampling(Resampling):
 
     Traps: |S| rewards large coalitions, so values are no shares of an accuracy; with alpha = 1 and two modalities the
     rate is 2/3 if one carries all. Contributions are read off the batches as the loader gives them: mind an augmenting
-    loader. A correlation over few samples is noise.
+    loader. A correlation over few samples is noise (fewer than 8 bring a warning).
 
     Args:
         model: Any module.
@@ -93,19 +95,35 @@ class ModalityResampling(Resampling):
         if not 0 < share <= 1:
             raise ValueError(f"`share` should be above 0 and at most 1. Got {share!r}. Pass 1 to read all batches.")
         self.share = share
+        self._correlates = profit == "pearson"
         self._contribution = ShapleyContribution(self._user[1], self._encoders, profit, step=step)
         self.contributions: dict[str, float] = {}
         self.rate = 0.0
 
     @property
     def strongest(self) -> str:
-        """The modality that contributes most."""
+        """The modality that contributes most.
+
+        Raises:
+            RuntimeError: If nothing was measured yet.
+        """
+        if not self.contributions:
+            raise RuntimeError(
+                "`strongest` needs contributions. Got none yet, in epoch "
+                f"{self.epoch} with warmup={self.warmup}. Call start_epoch(loader) after the warm-up."
+            )
         return max(self.contributions, key=self.contributions.__getitem__)
 
     def _prepare(self, loader: Iterable[Any]) -> None:
         if self.alpha == 0 or self.epoch < self.warmup or len(self.modalities) < 2:
             return
-        profits = self._contribution.evaluate(_Part(loader, self.share)).profits
+        part = _Part(loader, self.share)
+        profits = self._contribution.evaluate(part).profits
+        if self._correlates and part.samples < SMALL_BATCH:
+            self._warn(
+                f"measures correlations, which need {SMALL_BATCH} samples or more to mean anything. Got {part.samples} "
+                f"in a share of {self.share:g} of the batches. Pass a larger share=."
+            )
         worths = [len(coalition) * max(0.0, profits[coalition]) for coalition in self._coalitions]
         self.contributions = dict(zip(self.modalities, shapley_values(worths).tolist(), strict=True))
         self.rate = float(rate(torch.tensor(list(self.contributions.values()), dtype=torch.float64), self.alpha))
@@ -123,10 +141,13 @@ class _Part:
     def __init__(self, loader: Iterable[Any], share: float) -> None:
         self._loader = loader
         self._share = share
+        self.samples = 0
+        """In the batches that were yielded; of a batch without tensors, one."""
         for name in ("generator", "sampler", "batch_sampler"):
             setattr(self, name, getattr(loader, name, None))
 
     def __iter__(self) -> Iterator[Any]:
         for number, batch in enumerate(self._loader):
             if number * self._share % 1 < self._share:
+                self.samples += max((len(x) for x in leaves_of(batch) if isinstance(x, Tensor) and x.dim()), default=1)
                 yield batch

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from awc_balance.balancers.balancer import Balancer
 from awc_balance.balancers.processes import mean_over_processes
 from awc_balance.balancers.random_numbers import OwnRandom
+from awc_balance.balancers.run import Run
 from awc_balance.balancers.scores import (
     Score,
     check_score,
@@ -30,6 +31,10 @@ Which: TypeAlias = Literal["all", "convolutions"]
 
 SATURATED = 3.0
 """From this alpha on every coefficient below 1 is below 1 - tanh(3) = 0.005: the encoder ahead stands still."""
+
+
+FOREIGN_SLICES = 0.05
+"""The share of the prediction from which a difference is no rounding error, not even that of bfloat16."""
 
 
 class OGMGE(Balancer):
@@ -64,7 +69,8 @@ class OGMGE(Balancer):
         tensors: Which gradients to change: "all", or those of four dimensions, "convolutions".
         score: `score(prediction, target)`, at least 0 and higher for better. None: `probability` for class numbers,
             `inverse_mse` otherwise.
-        head: The linear layer, part of the model, that takes the features side by side in the order of `encoders`.
+        head: The linear layer, part of the model, that takes the features side by side in the order of `encoders`; a
+            warning says where its slices do not sum to the prediction.
         seed: Of the noise, which leaves the global random state alone.
         window: How many epochs, from the first, the method works; None is all.
         step: How to read a batch; see `Balancer`.
@@ -134,10 +140,20 @@ class OGMGE(Balancer):
             return self._plain(batch)
         run = self._run(batch)
         with torch.no_grad():
-            alone = run.alone() if self._head[0] is None else sliced(self._head[0], run.rows(), run.prediction.shape)
+            alone = run.alone() if self._head[0] is None else self._sliced(self._head[0], run)
         scores = scores_of(alone, run.target, self._score, probability, inverse_mse)
         self._seen.append((run.samples, scores))
         return self._task_loss(run.prediction, run.target)
+
+    def _sliced(self, head: nn.Linear, run: Run) -> dict[str, Tensor]:
+        slices = sliced(head, run.rows(), run.prediction.shape)
+        total = torch.stack(list(slices.values())).sum(0).to(run.prediction)
+        if (total - run.prediction).norm() > FOREIGN_SLICES * run.prediction.norm():
+            self._warn(
+                "has a `head` whose slices do not sum to the prediction: `encoders` may be in another order than the "
+                "head takes them, or dropout, pooling or an activation lies between. Mind the order, or leave it out."
+            )
+        return slices
 
     def _adjust(self) -> None:
         if self.alpha == 0:

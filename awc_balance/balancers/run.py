@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from awc_balance.balancers.rows import Pool, row_by, row_of
 from awc_balance.batches import Step, check_prediction, default_step, device_of, predict, to_device
-from awc_balance.contributions.features import Features, pooled
+from awc_balance.contributions.features import Features
 from awc_balance.preserve import Mode, differentiable_rnns, measuring, uncompiled
 
 
@@ -43,6 +44,7 @@ class Run:
             batch = to_device(batch, device_of(inner))  # once, not once per coalition
         self._again = (inner, step, batch)
         self.modalities = list(encoders)
+        self._encoders = encoders
         self.features = Features(encoders, keep_gradient=keep_gradient)
         with uncompiled(), self.features.recorded():
             prediction, self.target = predict(step, model, batch)
@@ -73,6 +75,16 @@ class Run:
         """What the model predicts from each modality alone."""
         return dict(zip(self.modalities, self.predictions([{m} for m in self.modalities]), strict=True))
 
-    def rows(self) -> dict[str, Tensor]:
-        """The feature of each modality as one row per sample, `[batch, width]`."""
-        return {m: pooled(feature, self.samples) for m, feature in self.features.of(self.modalities).items()}
+    def rows(self, pool: Pool | None = None) -> dict[str, Tensor]:
+        """The feature of each modality as one row per sample, `[batch, width]`.
+
+        Args:
+            pool: How to make rows of the features of some modalities.
+        """
+        rows = {}
+        for modality, feature in self.features.of(self.modalities).items():
+            if pool and modality in pool:
+                rows[modality] = row_by(pool[modality], modality, feature, self.samples)
+            else:
+                rows[modality] = row_of(self._encoders[modality], feature, self.samples)
+        return rows

@@ -94,5 +94,6 @@ def are_right(predictions: list[Tensor], target: Any) -> Tensor:  # noqa: ANN401
     if is_class(target):
         hits = torch.stack([prediction.argmax(1) == target for prediction in predictions])
         return hits.flatten(2).all(2) if hits.dim() > 2 else hits
-    errors = torch.stack([(prediction.double() - target).square().flatten(1).mean(1) for prediction in predictions])
+    squares = torch.stack([(prediction.double() - target).square() for prediction in predictions])
+    errors = squares.unsqueeze(2).flatten(2).mean(2)
     return errors < errors[-1].median()

@@ -21,13 +21,18 @@ SMALL_BATCH = 8
 
 
 def probability(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean probability of the true class, of logits `[batch, classes, ...]` and class numbers. Higher is better."""
-    return logits.detach().float().softmax(1).gather(1, classes.unsqueeze(1)).mean()
+    """Mean probability of the true class, of logits `[batch, classes, ...]` and class numbers. Higher is better.
+
+    Negative class numbers, such as the -100 that `cross_entropy` ignores, are left out.
+    """
+    known = classes >= 0
+    found = logits.detach().float().softmax(1).gather(1, classes.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return (found * known).sum() / known.sum().clamp(min=1)
 
 
 def inverse_mse(prediction: Tensor, target: Tensor) -> Tensor:
     """One over the mean squared error. Higher is better; ratios of it do not depend on the target's unit."""
-    error = (prediction.detach().double() - target).square().mean()
+    error = _mse(prediction, target.double())
     return 1 / error.clamp(min=torch.finfo(torch.float64).tiny)
 
 
@@ -55,7 +60,17 @@ def log_mse(prediction: Tensor, target: Tensor) -> Tensor:
     """
     target = target.double()
     smallest = 1e-6 * target.square().mean() + torch.finfo(torch.float64).tiny
-    return ((prediction.detach().double() - target).square().mean() + smallest).log()
+    return (_mse(prediction, target) + smallest).log()
+
+
+def _mse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Refuses to spread one over the other, which would compare the samples with each other."""
+    if prediction.shape != target.shape:
+        raise ValueError(
+            "To be scored, prediction and target should have one shape. "
+            f"Got {tuple(prediction.shape)} and {tuple(target.shape)}. Let `step` return them alike, or pass score=."
+        )
+    return (prediction.detach().double() - target).square().mean()
 
 
 def is_class(target: Any) -> bool:  # noqa: ANN401

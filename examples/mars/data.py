@@ -6,12 +6,13 @@ Layout and columns as in the public repository SizheAn/MARS (An and Ogras, ACM T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from examples.samples import Samples, Splits
 
 LAYOUT = "synced_data/wooutlier"
 MODALITIES = {"geometry": [2, 3, 4], "doppler": [5], "intensity": [6]}
@@ -22,31 +23,6 @@ BLOCK, HELD_OUT_EVERY = 50, 7
 
 Inputs = dict[str, tuple[Tensor, Tensor]]
 """By modality the points `[frames, points, columns]` and a mask `[frames, points]`, True for real points."""
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Frames of one split: padded points by modality, and poses `[frames, joints, 3]` in metres."""
-
-    inputs: Inputs
-    poses: Tensor
-
-    def __len__(self) -> int:
-        """The number of frames."""
-        return len(self.poses)
-
-    def take(self, indices: Tensor) -> tuple[Inputs, Tensor]:
-        """A batch."""
-        return {m: (points[indices], mask[indices]) for m, (points, mask) in self.inputs.items()}, self.poses[indices]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Frames to train on, held out from training to choose by, and to test on."""
-
-    train: Frames
-    held_out: Frames
-    test: Frames
 
 
 def load(root: Path) -> Splits:
@@ -62,8 +38,8 @@ def load(root: Path) -> Splits:
     scaled = _scaler(known, ~held_out)
     known, unknown = scaled(known), scaled(_pad(test, longest))
     return Splits(
-        Frames(*known.take((~held_out).nonzero().squeeze(1))),
-        Frames(*known.take(held_out.nonzero().squeeze(1))),
+        known.take((~held_out).nonzero().squeeze(1)),
+        known.take(held_out.nonzero().squeeze(1)),
         unknown,
     )
 
@@ -83,7 +59,7 @@ def _read(subject: Path, part: str) -> tuple[list[np.ndarray], np.ndarray]:
     return clouds, kinect.reshape(len(kinect), 3, JOINTS).transpose(0, 2, 1)
 
 
-def _pad(parts: list[tuple[list[np.ndarray], np.ndarray]], longest: int) -> Frames:
+def _pad(parts: list[tuple[list[np.ndarray], np.ndarray]], longest: int) -> Samples:
     clouds = [cloud for part, _ in parts for cloud in part]
     rows = np.zeros((len(clouds), longest, clouds[0].shape[1]), dtype=np.float32)
     mask = np.zeros((len(clouds), longest), dtype=bool)
@@ -92,7 +68,7 @@ def _pad(parts: list[tuple[list[np.ndarray], np.ndarray]], longest: int) -> Fram
         mask[i, : len(cloud)] = True
     points, real = torch.from_numpy(rows), torch.from_numpy(mask)
     poses = torch.from_numpy(np.concatenate([pose for _, pose in parts])).float()
-    return Frames({modality: (points[..., columns], real) for modality, columns in MODALITIES.items()}, poses)
+    return Samples({modality: (points[..., columns], real) for modality, columns in MODALITIES.items()}, poses)
 
 
 def _held_out(frames: int) -> Tensor:
@@ -102,15 +78,15 @@ def _held_out(frames: int) -> Tensor:
 class _scaler:  # noqa: N801 - used as a function
     """Standardise each column by the real points of the chosen frames; padding stays 0."""
 
-    def __init__(self, frames: Frames, chosen: Tensor) -> None:
+    def __init__(self, frames: Samples, chosen: Tensor) -> None:
         self._of = {}
         for modality, (points, mask) in frames.inputs.items():
             real = points[chosen][mask[chosen]]
             self._of[modality] = (real.mean(0), real.std(0))
 
-    def __call__(self, frames: Frames) -> Frames:
+    def __call__(self, frames: Samples) -> Samples:
         scaled = {}
         for modality, (points, mask) in frames.inputs.items():
             mean, std = self._of[modality]
             scaled[modality] = ((points - mean) / std * mask.unsqueeze(-1), mask)
-        return Frames(scaled, frames.poses)
+        return Samples(scaled, frames.target)

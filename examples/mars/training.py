@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader
 
 from awc_balance import AWCRegularizer
-from examples.mars.data import MODALITIES, Frames, load
+from examples.mars.data import MODALITIES, load
 from examples.mars.model import PoseModel
 from examples.measures import contributions, error_sums, mean_errors, pose_pairs, spread
 from examples.pose_metrics import mpjpe
+from examples.samples import Samples, batches
 
 PLAIN = "all, plain"
 AWC_SETTINGS = {
@@ -42,27 +43,6 @@ class Run:
     weight_decay: float = 1e-4
     drop_every: int = 30
     """Epochs after which the learning rate drops to a tenth."""
-
-
-def batches(frames: Frames, size: int, seed: int | None = None) -> DataLoader[Any]:
-    """Batches of frames, shuffled if a seed is given."""
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    order = SequentialSampler(frames) if seed is None else RandomSampler(frames, generator=generator)
-    sampler = BatchSampler(order, size, drop_last=False)
-    return DataLoader(_Batched(frames), sampler=sampler, batch_size=None)
-
-
-class _Batched(Dataset[Any]):
-    """Frames by lists of indices, a whole batch at once."""
-
-    def __init__(self, frames: Frames) -> None:
-        self.frames = frames
-
-    def __getitem__(self, indices: list[int]) -> tuple[Any, Tensor]:
-        return self.frames.take(torch.tensor(indices))
-
-    def __len__(self) -> int:
-        return len(self.frames)
 
 
 def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
@@ -111,9 +91,10 @@ def _epoch(model: PoseModel, held_out: DataLoader[Any]) -> dict[str, Any]:
     return {**contributions(model, model.encoders, held_out), "held_out_mm": error}
 
 
-def _poses(model: PoseModel, frames: Frames, count: int = 4) -> dict[str, Any]:
+def _poses(model: PoseModel, frames: Samples, count: int = 4) -> dict[str, Any]:
     """True and predicted poses of some test frames, far apart, in whole mm."""
-    return pose_pairs(model, frames.take(torch.linspace(0, len(frames) - 1, count + 2).long()[1:-1]))
+    chosen = frames.take(torch.linspace(0, len(frames) - 1, count + 2).long()[1:-1])
+    return pose_pairs(model, (chosen.inputs, chosen.target))
 
 
 def plan(data: str, seeds: int, epochs: int, fisher: str) -> Iterator[Run]:

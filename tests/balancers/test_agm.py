@@ -150,6 +150,18 @@ def test_extreme_scores_neither_overflow_nor_turn_to_nan(values, alpha):
         assert 0 <= found < math.inf
 
 
+@pytest.mark.parametrize(("dtype", "alpha"), [(torch.float16, 1.5), (torch.float32, 10.0)])
+def test_coefficients_beyond_the_largest_float_of_the_prediction_leave_the_loss_finite(dtype, alpha):
+    model = build(Concat)
+    balancer, batch = AGM(model, model.encoders, mse_loss, alpha=alpha), loader_of(model)[0]
+    balancer.start_epoch([batch])
+    balancer.running_scores = {"m0": -30.0, "m1": 30.0}
+    with torch.autocast("cpu", dtype, enabled=dtype == torch.float16):
+        loss, expected = balancer.loss(batch), mse_loss(model(batch[0]), batch[1])
+    assert max(balancer.coefficients.values()) > 1e5
+    torch.testing.assert_close(loss, expected)
+
+
 def test_the_scores_do_not_depend_on_the_unit_of_the_target():
     found = []
     for unit in (1.0, 1000.0):

@@ -115,6 +115,19 @@ def test_measure_is_the_mean_over_samples_and_changes_nothing():
     assert found == pytest.approx({s: loss.item() for s, loss in streams(model, heads, whole, mse_loss).items()})
 
 
+def test_measure_counts_the_samples_of_the_prediction_whatever_else_a_batch_holds():
+    model = build(Concat)
+
+    def step(model, batch):
+        return model(batch["inputs"]), batch["target"]
+
+    pairs = [*loader_of(model, 2), *loader_of(model, 1, samples=3, seed=5)]
+    loader = [{"inputs": x, "target": y, "weights of classes": torch.ones(5)} for x, y in pairs]
+    heads = linear_heads(model, model.encoders, pairs[0])
+    found = GBlending(model, model.encoders, mse_loss, heads, held_out=loader, step=step).measure(loader)
+    assert found == GBlending(model, model.encoders, mse_loss, heads, held_out=pairs).measure(pairs)
+
+
 def test_measure_runs_heads_in_evaluation_mode_too():
     model = build(Concat)
     loader = loader_of(model)

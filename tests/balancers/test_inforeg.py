@@ -144,7 +144,7 @@ def test_scores_are_means_so_that_the_strength_does_not_saturate():
     assert next(iter(one.values())) < 0.9 * math.e
 
 
-def test_a_gradient_that_is_not_finite_is_refused_with_its_parameter_and_never_kept():
+def test_a_step_whose_gradient_is_not_finite_is_left_alone_with_a_warning_and_never_kept():
     model = build(Concat)
     batch = loader_of(model)[0]
     balancer = InfoReg(model, model.encoders, mse_loss)
@@ -152,6 +152,10 @@ def test_a_gradient_that_is_not_finite_is_refused_with_its_parameter_and_never_k
     balancer.loss(batch).backward()
     model.encoders["m1"][0].weight.grad[0, 0] = float("inf")
     before = str(balancer.state_dict())
-    with pytest.raises(ValueError, match=r"0\.weight of `m1`"):
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    with pytest.warns(UserWarning, match=r"0\.weight of `m1`"):
         balancer.adjust_gradients_()
     assert str(balancer.state_dict()) == before
+    assert all(p.grad.equal(gradient) for p, gradient in zip(model.parameters(), gradients, strict=True))
+    with pytest.raises(RuntimeError, match="scores of a batch"):  # those of this step are not taken for the next's
+        balancer.adjust_gradients_()

@@ -141,6 +141,23 @@ def test_gradients_equal_the_method_written_out(kind, options, criterion):
         assert conflicts > 0
 
 
+def test_small_gradients_do_not_underflow_in_float16_nor_large_ones_overflow():
+    for size in (1e-7, 1.0, 1e4):
+        found = []
+        for dtype in (torch.float16, torch.float32):
+            model = build(Concat)
+            loader = loader_of(model)
+            heads = linear_heads(model, model.encoders, loader[0])
+            balancer = MMPareto(model, model.encoders, lambda p, y, size=size: size * mse_loss(p.float(), -y), heads)
+            balancer.start_epoch(loader)
+            with torch.autocast("cpu", dtype, enabled=dtype == torch.float16):
+                loss = balancer.loss(loader[0])
+            (loss / size).backward()
+            found.append([parameter.grad for parameter in model.encoders.parameters()])
+        for half, full in zip(*found, strict=True):
+            torch.testing.assert_close(half, full, rtol=0.02, atol=0.01 * full.abs().max().item())
+
+
 def test_the_loss_is_the_sum_of_all_losses():
     model = build(Concat)
     batch = loader_of(model)[0]

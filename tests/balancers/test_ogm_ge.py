@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, mse_loss, softmax
 
 from awc_balance.balancers import OGMGE
 from awc_balance.balancers.ogm_ge import modulation
-from awc_balance.balancers.scores import clipped_pearson, inverse_mse, probability
+from awc_balance.balancers.scores import clipped_pearson, inverse_mse, log_mse, probability
 from tests.balancers.methods import late
 from tests.models import Concat, Convolutional, TwoPart, build, loader_of
 
@@ -108,6 +108,15 @@ def test_a_head_of_another_width_is_refused():
     balancer.start_epoch([])
     with pytest.raises(ValueError, match=r"4 \+ 4 \+ 4"):
         balancer.loss(loader_of(model)[0])
+
+
+def test_encoders_in_another_order_than_the_head_takes_them_bring_a_warning():
+    model, batch = late(3)
+    encoders = dict(reversed(model.encoders.items()))
+    balancer = OGMGE(model, encoders, mse_loss, head=model.head)
+    balancer.start_epoch([])
+    with pytest.warns(UserWarning, match="another order"):
+        balancer.loss(batch)
 
 
 class Wide(TwoPart):
@@ -222,6 +231,21 @@ def test_a_target_that_is_no_tensor_needs_a_score_of_ones_own():
     balancer.loss((inputs, {"pose": target})).backward()
     balancer.adjust_gradients_()
     assert min(balancer.coefficients.values()) < 1
+
+
+@pytest.mark.parametrize("score", [inverse_mse, log_mse])
+def test_a_target_of_another_shape_is_not_spread_over_the_prediction(score):
+    with pytest.raises(ValueError, match=r"\(8, 1\) and \(8,\)"):
+        score(torch.randn(8, 1), torch.randn(8))
+
+
+def test_classes_that_the_cross_entropy_ignores_are_not_scored():
+    logits, classes = torch.randn(6, 3, 2), torch.randint(0, 3, (6, 2))
+    ignored = torch.cat([classes, torch.full((2, 2), -100)])
+    torch.testing.assert_close(
+        probability(torch.cat([logits, torch.randn(2, 3, 2)]), ignored), probability(logits, classes)
+    )
+    assert probability(logits, torch.full((6, 2), -100)) == 0
 
 
 def test_scores():

@@ -62,6 +62,28 @@ def test_a_fifth_of_the_batches_is_read_for_the_contributions():
     assert balancer.contributions == pytest.approx(worths(model, [loader[0], loader[5]], mse_loss), abs=1e-5)
 
 
+def test_a_correlation_over_too_few_samples_brings_a_warning():
+    model = build(Concat)
+    loader = loader_of(model, 5, samples=4)
+    balancer = ModalityResampling(model, model.encoders, mse_loss, "pearson", warmup=0)
+    with pytest.warns(UserWarning, match="Got 4 in a share of 0.2"):
+        balancer.start_epoch(loader)
+    ModalityResampling(model, model.encoders, mse_loss, "pearson", warmup=0, share=0.4).start_epoch(loader)
+
+
+def test_before_contributions_are_measured_none_is_strongest():
+    model = build(Concat)
+    balancer = ModalityResampling(model, model.encoders, mse_loss, "pearson")
+    with pytest.raises(RuntimeError, match="warmup=5"):
+        _ = balancer.strongest
+
+
+def test_one_number_per_sample_is_judged_as_a_row_of_one():
+    predictions, target = list(torch.randn(4, 9)), torch.randn(9)
+    rows = are_right([prediction.unsqueeze(1) for prediction in predictions], target.unsqueeze(1))
+    assert are_right(predictions, target).equal(rows)
+
+
 def test_the_warm_up_is_plain_and_reads_no_loader():
     model = build(Concat)
     batch = loader_of(model)[0]

@@ -49,7 +49,7 @@ def test_points_and_poses_belong_together(recording):
     points, mask = splits.test.inputs["doppler"]
     assert mask[1].sum() == len(second)
     np.testing.assert_allclose(np.corrcoef(points[1][mask[1], 0], second[:, 5])[0, 1] if len(second) > 2 else 1, 1)
-    np.testing.assert_allclose(splits.test.poses[1, :, 2], kinect[1, 50:], atol=1e-6)
+    np.testing.assert_allclose(splits.test.target[1, :, 2], kinect[1, 50:], atol=1e-6)
 
 
 def test_columns_are_standardised_by_training_frames(recording):
@@ -62,7 +62,7 @@ def test_columns_are_standardised_by_training_frames(recording):
 def test_a_prediction_does_not_depend_on_padding_order_or_batch_mates(recording):
     torch.manual_seed(0)
     model, frames = PoseModel(), load(recording).test
-    inputs, _ = frames.take(torch.arange(6))
+    inputs = frames.take(torch.arange(6)).inputs
     alone = model({m: (points[:1], mask[:1]) for m, (points, mask) in inputs.items()})
     order = torch.randperm(next(iter(inputs.values()))[0].shape[1])
     shuffled = {m: (points[:, order], mask[:, order]) for m, (points, mask) in inputs.items()}

@@ -1,0 +1,1 @@
+"""A comparison of plain training, subsets of the modalities, and every method, on several data sets."""

@@ -1,0 +1,135 @@
+"""One training run: the same loop for every method, the epoch chosen on held-out samples, then tested."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from awc_balance import ShapleyContribution
+from awc_balance.balancers import Balancer
+from benchmarks.compare.methods import METHODS, PLAIN, Setup
+from benchmarks.compare.task import Task, load_task
+from examples.measures import evaluated
+from examples.samples import batches
+
+
+@dataclass(frozen=True)
+class Run:
+    """The settings of a run.
+
+    Attributes:
+        task: One of `tasks.TASKS`, or `package.module:function`.
+        method: One of `METHODS`.
+        strength: Of the method.
+        seed: Of the initial weights and of the order of the samples.
+        modalities: That are trained.
+        epochs: Passes over the training part.
+        data: Folder of the data; None to look in the usual places.
+    """
+
+    task: str
+    method: str
+    strength: float
+    seed: int
+    modalities: tuple[str, ...]
+    epochs: int
+    data: str | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """In file names and progress."""
+        what = self.method if self.method != PLAIN else "+".join(self.modalities)
+        return f"{self.task.replace(':', ' ')} {what} {self.strength:g}"
+
+
+def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
+    """Train, and test the epoch that is best on the held-out part.
+
+    Args:
+        run: The settings.
+        tick: Called after every epoch.
+
+    Returns:
+        `held_out` and `test` errors of that epoch, `best_epoch`, `test_last_epoch`, `curve` (held-out error by
+        epoch), `seconds` of the training epochs, and for plain training `contributions` on held-out samples. A run
+        whose loss stops being finite ends there; its errors are those of the best epoch before, or None.
+    """
+    task = load_task(run.task, run.data)
+    splits = task.splits.only(run.modalities)
+    torch.manual_seed(run.seed)
+    model = task.build(run.modalities)
+    loader, held_out = batches(splits.train, task.batch_size, run.seed), batches(splits.held_out, 512)
+    method = METHODS[run.method]
+    balancer = method.build(Setup(model, task, loader, held_out, run.epochs, run.seed), run.strength)
+    decay = run.strength if method.decays else task.weight_decay
+    optimizer = torch.optim.Adam(
+        [*model.parameters(), *balancer.parameters()], lr=task.learning_rate, weight_decay=decay
+    )
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, max(1, round(0.6 * run.epochs)), 0.1)
+    curve: list[float] = []
+    seconds, best = 0.0, copy.deepcopy(model.state_dict())
+    for _ in range(run.epochs):
+        started = time.perf_counter()
+        finite = _epoch(balancer, optimizer, loader)
+        seconds += time.perf_counter() - started
+        schedule.step()
+        error = mean_error(model, held_out, task) if finite else math.nan
+        if not math.isfinite(error):
+            break
+        curve.append(error)
+        if error <= min(curve):
+            best = copy.deepcopy(model.state_dict())
+        tick()
+    test = batches(splits.test, 512)
+    last = mean_error(model, test, task)
+    model.load_state_dict(best)
+    return {
+        "run": {"task": run.task, "method": run.method, "strength": run.strength, "seed": run.seed}
+        | {"modalities": list(run.modalities), "epochs": run.epochs},
+        "held_out": min(curve) if curve else None,
+        "test": mean_error(model, test, task) if curve else None,
+        "best_epoch": len(curve) - curve[::-1].index(min(curve)) if curve else None,
+        "test_last_epoch": last if math.isfinite(last) else None,
+        "curve": curve,
+        "seconds": seconds,
+        "contributions": _contributions(model, held_out, task) if run.method == PLAIN else None,
+    }
+
+
+def _epoch(balancer: Balancer, optimizer: torch.optim.Optimizer, loader: Iterable[Any]) -> bool:
+    """Train for an epoch; tells whether the loss stayed finite."""
+    balancer.start_epoch(loader)
+    losses = []
+    for batch in loader:
+        loss = balancer.loss(batch)
+        loss.backward()
+        balancer.adjust_gradients_()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    return bool(torch.stack(losses).isfinite().all())
+
+
+def mean_error(model: nn.Module, loader: Iterable[Any], task: Task) -> float:
+    """The mean error over all samples, in evaluation mode."""
+    errors: list[Tensor] = []
+    with evaluated(model):
+        errors += [task.error(model(inputs), target) for inputs, target in loader]
+    return torch.cat(errors).double().mean().item()
+
+
+def _contributions(model: nn.Module, loader: Iterable[Any], task: Task) -> dict[str, float]:
+    encoders: Any = model.encoders
+    return dict(ShapleyContribution(model, encoders, task.profit).evaluate(loader))
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What a run is known by: wherever its data lies."""
+    return {key: value for key, value in vars(run).items() if key != "data"}
