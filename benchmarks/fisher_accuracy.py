@@ -25,10 +25,11 @@ from awc_balance import FisherDiagonal
 from awc_balance.fisher import Diagonal, trace
 from examples.data_folder import find
 from examples.machine import hardware, versions
-from examples.mars.data import LAYOUT, Frames, load
+from examples.mars.data import LAYOUT, load
 from examples.mars.model import PoseModel
-from examples.mars.training import Run, batches
+from examples.mars.training import Run
 from examples.pose_metrics import mpjpe
+from examples.samples import Samples, batches
 from examples.sweep import write_json
 
 Comparison: TypeAlias = dict[str, float]
@@ -87,7 +88,7 @@ def _flat(diagonal: Diagonal) -> Any:  # noqa: ANN401 - numpy's array
     return torch.cat(parts).double().numpy()
 
 
-def estimates(model: PoseModel, frames: Frames, size: int, seed: int) -> dict[str, Diagonal]:
+def estimates(model: PoseModel, frames: Samples, size: int, seed: int) -> dict[str, Diagonal]:
     """The diagonals of passes over the data, the exact one first; subsets and batches are drawn at random."""
 
     def run(form: Any, samples: int | None, draw: int) -> Diagonal:  # noqa: ANN401
@@ -110,7 +111,7 @@ def estimates(model: PoseModel, frames: Frames, size: int, seed: int) -> dict[st
 EXACT = "exact, all"
 
 
-def train(run: Run, frames: Frames, at: set[int], tick: Callable[[str], None]) -> dict[int, dict[str, Comparison]]:
+def train(run: Run, frames: Samples, at: set[int], tick: Callable[[str], None]) -> dict[int, dict[str, Comparison]]:
     """The comparisons at the ends of the chosen epochs of a plain training."""
     torch.manual_seed(run.seed)
     model = PoseModel(run.modalities)
@@ -168,7 +169,7 @@ def main() -> None:
     frames = load(data).train
     epochs, seeds = ([1, 2], 1) if args.quick else (sorted(set(args.epochs)), args.seeds)
     if args.quick:
-        frames = Frames(*frames.take(torch.arange(0, len(frames), 8)))
+        frames = frames.take(torch.arange(0, len(frames), 8))
     runs = [
         train(Run("plain", "", seed), frames, set(epochs), lambda line: print(line, flush=True))
         for seed in range(seeds)
