@@ -27,6 +27,7 @@ from awc_balance.fisher.gradients import (
 from awc_balance.fisher.objective import Criterion, Objective
 from awc_balance.fisher.per_sample import PerSample
 from awc_balance.fisher.together import by_global_batch, over_all
+from awc_balance.fisher.vectorised import Way
 from awc_balance.nested import copied
 from awc_balance.precision import squared
 from awc_balance.preserve import Mode, differentiable_rnns, measuring
@@ -46,7 +47,9 @@ class FisherDiagonal:
     F_ii = 1/|D| sum over x in D of (dL_x / dtheta_i)^2 (AWC, arXiv 2501.05264, Eq. 8), with L_x the loss of one
     sample. Three forms:
 
-    - "per_sample": the equation as written. Exact, with the model in evaluation mode.
+    - "per_sample": the equation as written. Exact, with the model in evaluation mode. For linear, convolution, norm,
+      embedding and attention layers it costs little more than a forward and backward pass; `coverage` tells what was
+      slower.
     - "per_batch": the mean over batches of the squared gradient of the *batch mean*, as much public code has it.
       Smaller by up to the batch size, and it exaggerates modalities whose samples agree. Beware: an alpha that was
       tuned for one form is void for the other.
@@ -62,7 +65,8 @@ class FisherDiagonal:
             None: all.
         mode: "eval" measures in evaluation mode; "current" leaves dropout and batch norm as they are set, for the
             batch forms only, since one sample has no batch statistics.
-        chunk_size: Samples to vectorise over at once in "per_sample"; None chooses by memory.
+        chunk_size: Samples to vectorise over at once in "per_sample", where `coverage` says "vmap"; None chooses by
+            memory.
         process_group: Which processes `estimate` together, each from its own batches: "auto", all of them, or those
             of a model in `DistributedDataParallel`, wherever `torch.distributed` is initialised; None, each for
             itself; or a group. The batch forms take one batch of each for a global batch. `update` reads what the
@@ -114,6 +118,7 @@ class FisherDiagonal:
         """Forget everything measured."""
         self._estimate = self._empty()
         self._reached: set[Key] = set()
+        self._ways: Mapping[Key, Way] = {}
 
     def update(self, batch_size: int | None = None) -> None:
         """Take in the `.grad` of the encoders as `loss.backward()` left it, for the two batch forms.
@@ -162,6 +167,27 @@ class FisherDiagonal:
         """The sum of each modality's Fisher diagonal."""
         return trace(self.compute())
 
+    @property
+    def coverage(self) -> dict[str, dict[str, Way]]:
+        """How the last `estimate` took the per-sample gradients of each trained parameter, by modality and name.
+
+        "rule": from the inputs and output gradients of layers, at about the price of a backward pass. "vmap":
+        vectorised by `torch.func`. "one by one": a backward pass per sample, which is slow. The values are right
+        either way: a rule is used only where it is proven. The slowest is told where batches differed.
+
+        Raises:
+            RuntimeError: If nothing was estimated with form="per_sample".
+        """
+        if not self._ways:
+            raise RuntimeError(
+                f"`coverage` is about per-sample gradients. Got none, with form={self.form!r}. "
+                "Call estimate(loader, ...) with form='per_sample' first."
+            )
+        return {
+            modality: {name: self._ways[modality, name] for name in named if (modality, name) in self._ways}
+            for modality, named in parameters_by_modality(self.encoders).items()
+        }
+
     def estimate(
         self,
         loader: Iterable[Any],
@@ -200,7 +226,7 @@ class FisherDiagonal:
             refuse_sharded(model, "Per-sample gradients", "Use form='corrected'.")
         reshard(model)
         check_sharding(model, self._trainable().values(), processes.count)
-        measure = self._measure(Objective(model, criterion, step))
+        measure, ways = self._measure(Objective(model, criterion, step))
         estimate, reached, seen = self._empty(), set[Key](), 0
         together = over_all if self.form == "per_sample" else by_global_batch
         with measuring(model, criterion, step, loader=loader, mode=self.mode), _differentiable(model):
@@ -216,7 +242,7 @@ class FisherDiagonal:
                     break
             reshard(model)
         diagonal = processes.attempt(lambda: self._compute(estimate, reached))
-        self._estimate, self._reached = estimate, reached
+        self._estimate, self._reached, self._ways = estimate, reached, ways
         return diagonal
 
     def _empty(self) -> Estimate:
@@ -229,11 +255,12 @@ class FisherDiagonal:
         else:
             estimate.add(measured.values, measured.samples)
 
-    def _measure(self, objective: Objective) -> Callable[[Any], Measured]:
-        """What is read off one batch in a pass."""
+    def _measure(self, objective: Objective) -> tuple[Callable[[Any], Measured], Mapping[Key, Way]]:
+        """What is read off one batch in a pass, and how for each parameter, as it goes."""
         parameters = self._trainable()
         if self.form == "per_sample":
-            return PerSample(objective, parameters, self.chunk_size).measure
+            per_sample = PerSample(objective, parameters, self.chunk_size)
+            return per_sample.measure, per_sample.coverage
         leaves = list(objective.parameters())
 
         def measure(batch: Any) -> Measured:  # noqa: ANN401
@@ -241,7 +268,7 @@ class FisherDiagonal:
             values, reached = gradients(loss, parameters, leaves)
             return Measured(values, samples, loss.detach(), reached)
 
-        return measure
+        return measure, {}
 
     def _share(self, processes: Processes) -> int | None:
         """How many samples to take one by one in this process; the batch forms take whole batches."""
