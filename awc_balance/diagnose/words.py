@@ -26,6 +26,7 @@ def sentences(diagnosis: Diagnosis) -> list[str]:
         *_unclear(diagnosis),
         *_overfitting(diagnosis),
         *(_redundant(f) for f in diagnosis.findings if f.leave_out == "test first"),
+        *_nothing_to_do(diagnosis),
     ]
 
 
@@ -136,6 +137,12 @@ def _overfits(finding: Finding) -> str:
 def _gap(finding: Finding) -> str:
     bounds = "" if finding.gap_interval is None else f" {interval(finding.gap_interval)}"
     return f"{number(finding.gap or 0.0)}{bounds}"
+
+
+def _nothing_to_do(diagnosis: Diagnosis) -> list[str]:
+    if any({finding.hold_back, finding.leave_out} != {"no sign"} for finding in diagnosis.findings):
+        return []
+    return ["Nothing here speaks for holding a modality back, or for leaving one out."]
 
 
 def _redundant(finding: Finding) -> str:

@@ -15,7 +15,7 @@ from awc_balance.report import figures
 from awc_balance.report.markup import Markup, element, join
 
 _VERDICTS = {
-    "leading": "good", "contributing": "good", "idle": "ask", "harmful": "bad", "unclear": "ask",
+    "leading": "good", "contributing": "good", "idle": "ask", "harmful": "bad",
     "yes": "bad", "no": "good",
     "worth trying": "bad", "test first": "ask", "no sign": "good", "cannot tell": "ask",
 }  # fmt: skip
@@ -85,11 +85,11 @@ def _diagnosis(diagnosis: Diagnosis | None) -> Markup:
 
 def _card(finding: Finding) -> Markup:
     facts: list[tuple[str, str | None]] = [
-        ("role", finding.role),
+        ("role", _said(finding.role)),
         ("contribution", _with_interval(finding.contribution, finding.interval)),
         ("on training data", None if finding.training is None else number(finding.training)),
         ("training minus held-out", None if finding.gap is None else _with_interval(finding.gap, finding.gap_interval)),
-        ("overfits", finding.overfits or "not measured"),
+        ("overfits", _said(finding.overfits or "not measured")),
         ("cost of zeroing it alone", None if finding.cost is None else number(finding.cost)),
         ("holding it back", finding.hold_back),
         ("leaving it out", finding.leave_out),
@@ -100,6 +100,10 @@ def _card(finding: Finding) -> Markup:
         if value is not None
     ]
     return element("article", element("h3", finding.modality), element("dl", *listed))
+
+
+def _said(verdict: str) -> str:
+    return "cannot tell" if verdict == "unclear" else verdict
 
 
 def _with_interval(value: float, bounds: tuple[float, float] | None) -> str:

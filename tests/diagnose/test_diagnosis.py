@@ -73,6 +73,12 @@ def test_a_modality_that_others_stand_in_for_should_be_tested():
     assert by_modality(diagnosis, "leave_out") == {"a": "no sign", "b": "test first"}
 
 
+def test_a_balanced_model_is_told_so():
+    balanced = measured(a=(0.4, 0.41), b=(0.3, 0.31))
+    assert sentences(diagnose(balanced, balanced))[-1].startswith("Nothing here speaks for")
+    assert not sentences(diagnose(balanced))[-1].startswith("Nothing")
+
+
 def test_without_intervals_nothing_is_judged():
     single = Contributions({"a": 0.9, "b": 0.0}, {}, None, {})
     diagnosis = diagnose(single, single)
