@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from awc_balance.checks import check_by_modality, check_count, check_numbers
+from awc_balance.diagnose.measured import check_intervals
 
 History: TypeAlias = Iterable[Mapping[str, Any]]
 
@@ -111,7 +112,7 @@ def _row(number: int, row: Mapping[str, Any]) -> Row:
     return Row(
         epoch=int(row["epoch"]),
         contributions=contributions,
-        intervals=_intervals(row.get("intervals") or {}, contributions),
+        intervals=check_intervals(row.get("intervals") or None, contributions) or {},
         groups=_groups(row.get("groups") or {}),
         alphas=_numbers(row, "alphas"),
         fisher=_numbers(row, "fisher"),
@@ -128,21 +129,6 @@ def _groups(groups: Mapping[str, str]) -> dict[str, str]:
 def _numbers(row: Mapping[str, Any], name: str) -> dict[str, float]:
     values = row.get(name) or {}
     return check_numbers(name, values, values if isinstance(values, Mapping) else [])
-
-
-def _intervals(
-    intervals: Mapping[str, tuple[float, float]], contributions: Mapping[str, float]
-) -> dict[str, tuple[float, float]]:
-    if not intervals:
-        return {}
-    check_by_modality("intervals", intervals, contributions)
-    for modality, pair in intervals.items():
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise ValueError(f"An interval should be a pair (low, high). Got {pair!r} for `{modality}`. Pass both.")
-    low, high = (
-        check_numbers("intervals", {m: pair[side] for m, pair in intervals.items()}, intervals) for side in (0, 1)
-    )
-    return {modality: (low[modality], high[modality]) for modality in intervals}
 
 
 def _scalar(row: Mapping[str, Any], name: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from traceback import walk_tb
 
 from awc_balance.contributions import Contributions, ShapleyContribution
 from awc_balance.contributions.profits import PROFITS
@@ -29,10 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _diagnose(options: argparse.Namespace) -> None:
     measure, checkpoint = _measure(options)
-    contributions = measure.evaluate(load_batches("--data", options.data))
-    held_out = None
-    if options.held_out is not None:
-        held_out = measure.evaluate(load_batches("--held-out", options.held_out))
+    contributions = _evaluate(measure, "--data", options.data)
+    held_out = None if options.held_out is None else _evaluate(measure, "--held-out", options.held_out)
     notes = [
         f"model {options.model}; {checkpoint}",
         f"data {options.data}" + (f"; held-out data {options.held_out}" if options.held_out else ""),
@@ -48,6 +47,18 @@ def _diagnose(options: argparse.Namespace) -> None:
     sys.stdout.write(f"\nreport: {written}\n")
 
 
+def _evaluate(measure: ShapleyContribution, option: str, address: str) -> Contributions:
+    """Contributions on the batches at an address."""
+    batches = load_batches(option, address)
+    try:
+        return measure.evaluate(batches)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raised_in = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)][-1]
+        if not raised_in.startswith("awc_balance."):
+            raise  # in the user's code, who needs the traceback
+        raise UsageError(f"`{option}` could not be measured. {error}") from error
+
+
 def _measure(options: argparse.Namespace) -> tuple[ShapleyContribution, str]:
     """What measures the model, and what was loaded into it."""
     model, given = load_model("--model", options.model)
@@ -55,13 +66,15 @@ def _measure(options: argparse.Namespace) -> tuple[ShapleyContribution, str]:
     if options.checkpoint is not None:
         loaded = load_checkpoint(options.checkpoint, model, trust=options.trust_checkpoint, key=options.key)
         checkpoint = f"checkpoint {options.checkpoint}: {loaded}"
+    elif options.trust_checkpoint or options.key is not None:
+        raise UsageError("`--key` and `--trust-checkpoint` belong to a checkpoint. Got none. Pass --checkpoint FILE.")
     if options.device is not None:
         model.to(options.device)
     encoders = find_encoders(model, given, options.encoders)
     profit = load_function("--profit", options.profit) if ":" in options.profit else options.profit
     step = None if options.step is None else load_function("--step", options.step)
     try:
-        return ShapleyContribution(model, encoders, profit, step=step), checkpoint
+        return ShapleyContribution(model, encoders, profit, step=step, budget=options.budget), checkpoint
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
 
@@ -103,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--step", help="package.module:step, a function (model, batch) -> (prediction, target)")
     add("--profit", default="pearson", help=f"{', '.join(PROFITS)}, or package.module:function (default: pearson)")
+    add("--budget", type=int, help="coalitions to run at most; needed for more than 16 modalities")
     add("--device", help="where to measure, as in cuda; default: where the model is built")
     add("--out", default="awc_balance_report.html", help="file of the report (default: %(default)s)")
     return parser

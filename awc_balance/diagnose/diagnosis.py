@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Literal, TypeAlias
 
-from awc_balance.checks import check_by_modality, check_numbers
 from awc_balance.contributions import Contributions
+from awc_balance.diagnose.measured import Interval, Measured, as_measured
 
 Role: TypeAlias = Literal["leading", "contributing", "idle", "harmful", "unclear"]
 Answer: TypeAlias = Literal["yes", "no", "unclear"]
 Advice: TypeAlias = Literal["worth trying", "test first", "no sign", "cannot tell"]
-Interval: TypeAlias = tuple[float, float]
 
 NEGLIGIBLE = 0.05
 """A contribution, or a difference of two, below this share of all contributions is not worth acting upon. A choice."""
@@ -62,7 +61,7 @@ class Diagnosis:
         return [finding for finding in self.findings if finding.role == role]
 
 
-def diagnose(contributions: Contributions, held_out: Contributions | None = None) -> Diagnosis:
+def diagnose(contributions: Contributions | Measured, held_out: Contributions | Measured | None = None) -> Diagnosis:
     """Judge every modality of a trained model by its contribution.
 
     With s the sum of the absolute contributions, a modality is *idle* if its interval lies within 5 % of s around 0,
@@ -71,66 +70,65 @@ def diagnose(contributions: Contributions, held_out: Contributions | None = None
     training minus held-out contribution, half widths added in squares as for independent data, lies above 5 % of s.
 
     Args:
-        contributions: On the training data; or on any data, if those are all.
+        contributions: On the training data; or on any data, if those are all. From `ShapleyContribution`, or as plain
+            numbers in `Measured`.
         held_out: Of the same model on data that it was not trained on. Roles then rest on these.
 
     Returns:
         Plain values, the highest contribution first.
 
     Raises:
-        TypeError: If contributions are not from `ShapleyContribution`.
+        TypeError: If contributions are of another kind.
         ValueError: If the two name different modalities, or a number is not finite.
 
     Example:
-        >>> measured = Contributions({"rgb": 0.7, "wifi": 0.01}, {}, {"rgb": (0.6, 0.8), "wifi": (0.0, 0.02)}, {})
+        >>> measured = Measured({"rgb": 0.7, "wifi": 0.01}, {"rgb": (0.6, 0.8), "wifi": (0.0, 0.02)})
         >>> [(finding.modality, finding.role) for finding in diagnose(measured).findings]
         [('rgb', 'leading'), ('wifi', 'idle')]
     """
-    _check("contributions", contributions, list(contributions) if isinstance(contributions, Contributions) else [])
-    if held_out is not None:
-        _check("held_out", held_out, list(contributions))
-    judged = contributions if held_out is None else held_out
+    training = as_measured("contributions", contributions)
+    judged = training if held_out is None else as_measured("held_out", held_out, training.contributions)
     roles = _roles(judged)
-    order = sorted(judged, key=lambda modality: -judged[modality])
-    size = _size(judged)
-    findings = []
-    for modality in order:
-        gap, gap_interval = (None, None) if held_out is None else _gap(contributions, held_out, modality)
-        overfits = None if gap is None else _above(gap_interval, NEGLIGIBLE * _size(contributions))
-        cost = _cost(judged, modality)
-        findings.append(
-            Finding(
-                modality=modality,
-                contribution=judged[modality],
-                interval=_interval(judged, modality),
-                share=judged[modality] / size if size else 0.0,
-                role=roles[modality],
-                training=None if held_out is None else contributions[modality],
-                gap=gap,
-                gap_interval=gap_interval,
-                overfits=overfits,
-                cost=cost,
-                hold_back=_hold_back(modality, roles, overfits),
-                leave_out=_leave_out(roles[modality], cost, NEGLIGIBLE * size, len(roles)),
-            )
-        )
-    return Diagnosis(tuple(findings), sum(judged.values()), held_out is not None, judged.intervals is not None)
+    order = sorted(roles, key=lambda modality: -judged.contributions[modality])
+    findings = tuple(_finding(modality, training, judged, roles) for modality in order)
+    total = sum(judged.contributions.values())
+    return Diagnosis(findings, total, judged is not training, judged.intervals is not None)
 
 
-def _roles(judged: Contributions) -> dict[str, Role]:
+def _finding(modality: str, training: Measured, judged: Measured, roles: dict[str, Role]) -> Finding:
+    value, cost = judged.contributions[modality], judged.cost(modality)
+    gap, gap_interval = (None, None) if judged is training else _gap(training, judged, modality)
+    overfits = None if gap is None else _above(gap_interval, NEGLIGIBLE * training.size)
+    return Finding(
+        modality=modality,
+        contribution=value,
+        interval=judged.interval(modality),
+        share=value / judged.size if judged.size else 0.0,
+        role=roles[modality],
+        training=None if judged is training else training.contributions[modality],
+        gap=gap,
+        gap_interval=gap_interval,
+        overfits=overfits,
+        cost=cost,
+        hold_back=_hold_back(modality, roles, overfits),
+        leave_out=_leave_out(roles[modality], cost, NEGLIGIBLE * judged.size, len(roles)),
+    )
+
+
+def _roles(judged: Measured) -> dict[str, Role]:
     """Every modality by where its interval lies."""
-    limit = NEGLIGIBLE * _size(judged)
-    roles = {modality: _role(_interval(judged, modality), limit) for modality in judged}
+    values, intervals = judged.contributions, judged.intervals
+    if intervals is None:
+        return dict.fromkeys(values, "unclear")
+    roles = {modality: _role(intervals[modality], NEGLIGIBLE * judged.size) for modality in values}
     counting = [modality for modality, role in roles.items() if role == "contributing"]
     if counting:
-        lowest = _known(judged, max(counting, key=lambda modality: judged[modality]))[0]
-        roles |= {modality: "leading" for modality in counting if _known(judged, modality)[1] >= lowest}
+        lowest = intervals[max(counting, key=lambda modality: values[modality])][0]
+        roles |= {modality: "leading" for modality in counting if intervals[modality][1] >= lowest}
     return roles
 
 
-def _role(interval: Interval | None, limit: float) -> Role:
-    if interval is None:
-        return "unclear"
+def _role(interval: Interval, limit: float) -> Role:
     low, high = interval
     if -limit <= low and high <= limit:
         return "idle"
@@ -139,14 +137,13 @@ def _role(interval: Interval | None, limit: float) -> Role:
     return "contributing" if low > limit else "unclear"
 
 
-def _gap(training: Contributions, held_out: Contributions, modality: str) -> tuple[float, Interval | None]:
+def _gap(training: Measured, held_out: Measured, modality: str) -> tuple[float, Interval | None]:
     """Training minus held-out, with the interval for two independent sets of data."""
-    gap = training[modality] - held_out[modality]
+    here, there = training.contributions[modality], held_out.contributions[modality]
     if training.intervals is None or held_out.intervals is None:
-        return gap, None
-    (low_t, high_t), (low_h, high_h) = _known(training, modality), _known(held_out, modality)
-    below = hypot(training[modality] - low_t, high_h - held_out[modality])
-    above = hypot(high_t - training[modality], held_out[modality] - low_h)
+        return here - there, None
+    (low, high), (low_there, high_there) = training.intervals[modality], held_out.intervals[modality]
+    gap, below, above = here - there, hypot(here - low, high_there - there), hypot(high - here, there - low_there)
     return gap, (gap - below, gap + above)
 
 
@@ -176,36 +173,3 @@ def _leave_out(role: Role, cost: float | None, limit: float, modalities: int) ->
     if role in ("idle", "harmful"):
         return "worth trying"
     return "test first" if cost is not None and cost <= limit else "no sign"
-
-
-def _cost(judged: Contributions, modality: str) -> float | None:
-    everyone = frozenset(judged)
-    whole, without = judged.profits.get(everyone), judged.profits.get(everyone - {modality})
-    return None if whole is None or without is None else whole - without
-
-
-def _size(contributions: Contributions) -> float:
-    return sum(abs(value) for value in contributions.values())
-
-
-def _interval(contributions: Contributions, modality: str) -> Interval | None:
-    return None if contributions.intervals is None else _known(contributions, modality)
-
-
-def _known(contributions: Contributions, modality: str) -> Interval:
-    low, high = (contributions.intervals or {})[modality]
-    return float(low), float(high)
-
-
-def _check(name: str, contributions: Contributions, modalities: list[str]) -> None:
-    if not isinstance(contributions, Contributions):
-        raise TypeError(
-            f"`{name}` should be Contributions. Got {type(contributions).__name__}. "
-            "Pass what ShapleyContribution(model, encoders).evaluate(loader) gives."
-        )
-    check_numbers(name, contributions, modalities)
-    if contributions.intervals is not None:
-        check_by_modality(f"{name}.intervals", contributions.intervals, modalities)
-        for side in (0, 1):
-            bounds = {modality: interval[side] for modality, interval in contributions.intervals.items()}
-            check_numbers(f"{name}.intervals", bounds, modalities)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from awc_balance.diagnose.diagnosis import NEGLIGIBLE, Diagnosis, Finding, Interval
+from awc_balance.diagnose.diagnosis import NEGLIGIBLE, Diagnosis, Finding
+from awc_balance.diagnose.measured import Interval
 
 
 def sentences(diagnosis: Diagnosis) -> list[str]:
     """What a reader should know, the most important first; every claim with its number and 95 % interval.
 
     Example:
-        >>> from awc_balance import Contributions
-        >>> from awc_balance.diagnose import diagnose
-        >>> measured = Contributions({"rgb": 0.7, "wifi": 0.01}, {}, {"rgb": (0.6, 0.8), "wifi": (0.0, 0.02)}, {})
+        >>> from awc_balance.diagnose import Measured, diagnose
+        >>> measured = Measured({"rgb": 0.7, "wifi": 0.01}, {"rgb": (0.6, 0.8), "wifi": (0.0, 0.02)})
         >>> sentences(diagnose(measured))[0]
         'rgb carries the prediction: 0.7 [0.6, 0.8], 99 % of all contributions.'
     """

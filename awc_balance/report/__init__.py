@@ -10,7 +10,8 @@ from torch import Tensor
 
 from awc_balance.checks import check_count
 from awc_balance.contributions import Contributions
-from awc_balance.diagnose import diagnose
+from awc_balance.diagnose import Measured, diagnose
+from awc_balance.diagnose.measured import as_measured
 from awc_balance.history import History, read_history
 from awc_balance.report.files import write_whole
 from awc_balance.report.page import page
@@ -22,8 +23,8 @@ def report(
     history: History,
     file: str | os.PathLike[str],
     *,
-    contributions: Contributions | None = None,
-    held_out: Contributions | None = None,
+    contributions: Contributions | Measured | None = None,
+    held_out: Contributions | Measured | None = None,
     fisher: Mapping[str, Mapping[str, Tensor]] | None = None,
     window: int | None = None,
     profit: str = "pearson",
@@ -57,7 +58,7 @@ def report(
 
     Example:
         >>> import tempfile
-        >>> measured = Contributions({"rgb": 0.7, "wifi": 0.01}, {}, {"rgb": (0.6, 0.8), "wifi": (0.0, 0.02)}, {})
+        >>> measured = Measured({"rgb": 0.7, "wifi": 0.01}, {"rgb": (0.6, 0.8), "wifi": (0.0, 0.02)})
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     report([], Path(folder) / "report.html", contributions=measured).name
         'report.html'
@@ -71,9 +72,11 @@ def report(
         check_count("window", window, 0)
     rows = read_history(history)
     last = next((row for row in reversed(rows) if row.contributions), None)
-    judged = contributions
+    measured = None if contributions is None else as_measured("contributions", contributions)
+    apart = None if held_out is None or measured is None else as_measured("held_out", held_out, measured.contributions)
+    judged = measured
     if judged is None and last is not None:
-        judged = Contributions(last.contributions, {}, last.intervals or None, {})
+        judged = Measured(last.contributions, last.intervals or None)
         notes = [*notes, f"The diagnosis speaks of the start of epoch {last.epoch}, on the data measured there."]
-    diagnosis = None if judged is None else diagnose(judged, held_out)
-    return write_whole(file, page(title, notes, rows, diagnosis, (contributions, held_out), profit, fisher, window))
+    diagnosis = None if judged is None else diagnose(judged, apart)
+    return write_whole(file, page(title, notes, rows, diagnosis, (measured, apart), profit, fisher, window))

@@ -7,7 +7,7 @@ from math import isfinite
 
 from torch import Tensor
 
-from awc_balance.contributions import Contributions
+from awc_balance.diagnose import Measured
 from awc_balance.diagnose.words import interval, number
 from awc_balance.history import Row, layer_shares, modalities_of, shares, window_of
 from awc_balance.report import charts
@@ -18,12 +18,15 @@ MOST_LAYERS = 12
 """The layers with the highest shares are drawn; the others share a bar."""
 
 
-def contributions(measured: tuple[Contributions | None, Contributions | None], profit: str) -> Markup | None:
+def contributions(measured: tuple[Measured | None, Measured | None], profit: str) -> Markup | None:
     """Contributions with intervals, on one set of data or on training and held-out data."""
     known = [result for result in measured if result is not None]
     if not known:
         return None
-    rows = {modality: [_estimate(result, modality) for result in known] for modality in known[0]}
+    rows = {
+        modality: [Estimate(result.contributions[modality], result.interval(modality)) for result in known]
+        for modality in known[0].contributions
+    }
     both = len(known) == 2
     caption = f"Contribution by modality ({profit}), with 95 % intervals."
     if both:
@@ -135,10 +138,6 @@ def _shaded(rows: Sequence[Row], window: int | None) -> tuple[int, int] | None:
 
 def _shading(rows: Sequence[Row], window: int | None) -> str:
     return "." if _shaded(rows, window) is None else "; the window is shaded."
-
-
-def _estimate(result: Contributions, modality: str) -> Estimate:
-    return Estimate(result[modality], None if result.intervals is None else result.intervals[modality])
 
 
 def _cell(estimate: Estimate) -> str:

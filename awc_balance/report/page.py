@@ -7,8 +7,7 @@ from importlib.resources import files
 
 from torch import Tensor
 
-from awc_balance.contributions import Contributions
-from awc_balance.diagnose import Diagnosis, Finding, sentences
+from awc_balance.diagnose import Diagnosis, Finding, Measured, sentences
 from awc_balance.diagnose.words import interval, number
 from awc_balance.history import Row
 from awc_balance.report import figures
@@ -36,7 +35,7 @@ def page(
     notes: Sequence[str],
     rows: Sequence[Row],
     diagnosis: Diagnosis | None,
-    measured: tuple[Contributions | None, Contributions | None],
+    measured: tuple[Measured | None, Measured | None],
     profit: str,
     diagonal: Mapping[str, Mapping[str, Tensor]] | None,
     window: int | None,

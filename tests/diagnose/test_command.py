@@ -48,7 +48,11 @@ PROJECT = """
     def profit(prediction, target):
         return -(prediction - target).abs().mean()
 
+    def raising(model, batch):
+        raise ValueError("in my own step")
+
     batches = loader()
+    empty = []
     ready = Model()
     number = 3
 """
@@ -134,6 +138,9 @@ def test_other_calls(project, capsys, arguments, shown):
         ({"encoders": "a=rgb,b=rgb"}, "should not share parameters"),
         ({"encoders": None}, "the model has no mapping `encoders`. Name some of its parts: rgb, wifi, head"),
         ({"checkpoint": "missing.pt"}, "There is none at missing.pt"),
+        ({"key": "model"}, "Pass --checkpoint FILE"),
+        ({"data": "my_project:named_batches"}, "`--data` could not be measured. A batch should be a pair"),
+        ({"held-out": "my_project:empty"}, "`--held-out` could not be measured. `loader` should yield"),
         ({"out": "/dev/null/report.html"}, "`--out` should be a file that can be written"),
     ],
 )
@@ -148,6 +155,11 @@ def test_an_error_in_the_users_own_module_is_shown_in_full(project, tmp_path):
     (tmp_path / "broken.py").write_text("import missing_by_the_user")
     with pytest.raises(ModuleNotFoundError, match="missing_by_the_user"):
         diagnose(model="broken:build")
+
+
+def test_an_error_in_the_users_own_step_is_shown_in_full(project):
+    with pytest.raises(ValueError, match="in my own step"):
+        diagnose("--encoders", "rgb,wifi", "--step", "my_project:raising")
 
 
 def prefixed(state, prefix):

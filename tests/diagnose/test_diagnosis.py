@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awc_balance import Contributions
-from awc_balance.diagnose import diagnose, sentences
+from awc_balance import ShapleyContribution
+from awc_balance.diagnose import Measured, diagnose, sentences
+from tests.models import Concat, build, loader_of
 
 
 def measured(profits=None, **bounds):
     """Contributions in the middle of their intervals."""
     values = {modality: (low + high) / 2 for modality, (low, high) in bounds.items()}
-    return Contributions(values, {}, dict(bounds), profits or {})
+    return Measured(values, dict(bounds), profits or {})
 
 
 def by_modality(diagnosis, name):
@@ -79,8 +80,21 @@ def test_a_balanced_model_is_told_so():
     assert not sentences(diagnose(balanced))[-1].startswith("Nothing")
 
 
+def test_reads_what_was_measured_on_a_model():
+    model = build(Concat, modalities=3)
+    result = ShapleyContribution(model, model.encoders).evaluate(loader_of(model))
+    diagnosis = diagnose(result, result)
+    everyone = frozenset(result)
+    assert diagnosis.total == pytest.approx(result.profits[everyone])
+    for finding in diagnosis.findings:
+        m = finding.modality
+        assert finding.contribution == finding.training == result[m]
+        assert finding.interval == result.intervals[m]
+        assert finding.cost == pytest.approx(result.profits[everyone] - result.profits[everyone - {m}])
+
+
 def test_without_intervals_nothing_is_judged():
-    single = Contributions({"a": 0.9, "b": 0.0}, {}, None, {})
+    single = Measured({"a": 0.9, "b": 0.0})
     diagnosis = diagnose(single, single)
     assert set(by_modality(diagnosis, "role").values()) == {"unclear"}
     for verdict in ("hold_back", "leave_out"):
@@ -101,10 +115,8 @@ results = st.dictionaries(st.sampled_from("abcd"), st.tuples(finite, finite).map
 
 
 def scaled(result, factor):
-    values = {m: value * factor for m, value in result.items()}
-    return Contributions(
-        values, {}, {m: (low * factor, high * factor) for m, (low, high) in result.intervals.items()}, {}
-    )
+    values = {m: value * factor for m, value in result.contributions.items()}
+    return Measured(values, {m: (low * factor, high * factor) for m, (low, high) in result.intervals.items()})
 
 
 @given(results, st.integers(-20, 20))
@@ -115,7 +127,7 @@ def test_the_unit_of_the_profit_does_not_matter(result, power):
 
 @given(results)
 def test_the_order_of_modalities_does_not_matter(result):
-    turned = Contributions(dict(reversed(result.items())), {}, result.intervals, {})
+    turned = Measured(dict(reversed(result.contributions.items())), result.intervals)
     assert by_modality(diagnose(turned), "role") == by_modality(diagnose(result), "role")
 
 
@@ -127,7 +139,7 @@ def test_data_that_equal_the_training_data_never_show_overfitting(result):
 @given(results, st.booleans())
 def test_every_modality_is_spoken_of_in_whole_sentences(result, twice):
     said = sentences(diagnose(result, result if twice else None))
-    for modality in result:
+    for modality in result.contributions:
         assert any(modality in sentence.replace(":", " ").replace(",", " ").split() for sentence in said)
     assert all(sentence.endswith(".") and "nan" not in sentence and "None" not in sentence for sentence in said)
 
@@ -139,8 +151,10 @@ def test_every_modality_is_spoken_of_in_whole_sentences(result, twice):
         ((measured(a=(0, 1)), {"a": 0.5}), TypeError, "`held_out` should be Contributions"),
         ((measured(a=(0, 1)), measured(b=(0, 1))), ValueError, "exactly the modalities a"),
         ((measured(a=(0, math.nan)),), ValueError, "finite"),
-        ((Contributions({"a": 0.5}, {}, {"a": (0, math.inf)}, {}),), ValueError, "finite"),
-        ((Contributions({"a": 0.5}, {}, {"b": (0, 1)}, {}),), ValueError, "exactly the modalities a"),
+        ((measured(),), ValueError, "at least one modality"),
+        ((Measured({"a": 0.5}, {"a": 0.5}),), TypeError, "pair"),
+        ((Measured({"a": 0.5}, {"a": (0, math.inf)}),), ValueError, "finite"),
+        ((Measured({"a": 0.5}, {"b": (0, 1)}),), ValueError, "exactly the modalities a"),
     ],
 )
 def test_bad_input_is_refused(arguments, error, match):

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from awc_balance import Contributions
+from awc_balance.diagnose import Measured
 from awc_balance.report import report
 
 HARMFUL_NAME = '<b onload="x">&amp;\'"_with_a_name_that_is_far_too_long_for_any_screen_and_has_no_spaces'
@@ -18,7 +18,7 @@ def results():
     def result(values, half, whole, costs):
         profits = {everyone: whole} | {everyone - {m}: whole - cost for m, cost in zip(MODALITIES, costs, strict=True)}
         by_modality = dict(zip(MODALITIES, values, strict=True))
-        return Contributions(by_modality, {}, {m: (v - half, v + half) for m, v in by_modality.items()}, profits)
+        return Measured(by_modality, {m: (v - half, v + half) for m, v in by_modality.items()}, profits)
 
     training = result([0.52, 0.31, 0.12, 0.004], 0.015, 0.954, [0.3, 0.03, 0.2, 0.0])
     return training, result([0.5, 0.18, 0.05, -0.002], 0.02, 0.77, [0.3, 0.01, 0.07, 0.0])

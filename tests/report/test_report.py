@@ -13,7 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awc_balance import AWCRegularizer, Contributions, FisherDiagonal, ShapleyContribution
+from awc_balance import AWCRegularizer, FisherDiagonal, ShapleyContribution
+from awc_balance.diagnose import Measured
 from awc_balance.report import report
 from awc_balance.report.axis import axis
 from awc_balance.report.files import write_whole
@@ -125,12 +126,12 @@ def test_unusual_histories(tmp_path, history, arguments, said):
         ([{"epoch": 1, "contributions": {"a": float("nan")}}], {}, ValueError, "finite"),
         ([{"epoch": 1, "contributions": [1]}], {}, TypeError, "mapping"),
         ([{"epoch": 1, "contributions": {"a": 1.0}, "intervals": {"b": (0, 1)}}], {}, ValueError, "exactly"),
-        ([{"epoch": 1, "contributions": {"a": 1.0}, "intervals": {"a": 1}}], {}, ValueError, "pair"),
+        ([{"epoch": 1, "contributions": {"a": 1.0}, "intervals": {"a": 1}}], {}, TypeError, "pair"),
         ([{"epoch": 1, "groups": "ab"}], {}, TypeError, "mapping"),
         ([{"epoch": 1, "loss": "low"}], {}, TypeError, "`loss` should be a number"),
         ([], {"window": -1}, ValueError, "`window`"),
         ([], {"contributions": {"a": 1.0}}, TypeError, "should be Contributions"),
-        ([], {"held_out": Contributions({"a": 1.0}, {}, None, {})}, ValueError, "compared with training data"),
+        ([], {"held_out": Measured({"a": 1.0})}, ValueError, "compared with training data"),
         ([], {"fisher": {"a": {"w": torch.tensor([float("inf")])}}}, ValueError, "Fisher diagonal should be finite"),
     ],
 )
