@@ -60,9 +60,10 @@ def _measured(finding: Finding) -> str:
 def _whole(diagnosis: Diagnosis) -> list[str]:
     if diagnosis.total > 0:
         return []
+    remedy = "" if diagnosis.named("harmful") else " Look at the training before its balance."
     return [
         "With all modalities the model predicts no better than with none: the contributions sum to "
-        f"{number(diagnosis.total)}. Look at the training before its balance."
+        f"{number(diagnosis.total)}.{remedy}"
     ]
 
 

@@ -21,7 +21,8 @@ _VERDICTS = {
 
 _READING = (
     "A contribution is the Shapley value of a modality: what it adds to the profit of the prediction, averaged over "
-    "all orders in which modalities can join. Contributions sum to the profit of all modalities minus that of none.",
+    "all orders in which modalities can join. Contributions sum to the profit of all modalities minus that of none. "
+    "Shares count contributions by their size, whatever their sign.",
     "Intervals are 95 % intervals over the batches that were measured, as if batches were independent of each other. "
     "Frames of one recording are not: deal them out at random, or take whole recordings as batches. "
     "With many modalities, one interval in twenty misses by chance.",
