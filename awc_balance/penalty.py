@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.precision import at_least_float32
+from awc_balance.sharded import placement, shards, summed_like
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 
@@ -47,14 +48,19 @@ def bundles(terms: Iterable[tuple[float, Pulled]]) -> list[Bundle]:
     latest: dict[object, list[Pulled]] = {}
     filled: dict[object, int] = {}
     for alpha, pulled in terms:
-        kind = (alpha, *((tensor.device, tensor.dtype) for tensor in pulled))
+        kind = (alpha, placement(pulled.parameter), *((tensor.device, tensor.dtype) for tensor in pulled))
         size = filled.get(kind, CHUNK + 1) + pulled.parameter.numel()
         if size > CHUNK:
             latest[kind], size = [], pulled.parameter.numel()
             found.append((alpha, latest[kind]))
         latest[kind].append(pulled)
         filled[kind] = size
-    return [Bundle(alpha, *zip(*members, strict=True)) for alpha, members in found]
+    return [_bundle(alpha, members) for alpha, members in found]
+
+
+def _bundle(alpha: float, members: Sequence[Pulled]) -> Bundle:
+    parameters, anchors, fishers = zip(*members, strict=True)
+    return Bundle(alpha, parameters, shards(anchors), shards(fishers))
 
 
 def penalty(parts: Iterable[Bundle], device: torch.device | None = None) -> Tensor:
@@ -69,7 +75,8 @@ def penalty(parts: Iterable[Bundle], device: torch.device | None = None) -> Tens
     """
     total = torch.zeros((), device=device)
     for part in parts:
-        total = total + _Penalty.apply(part, *part.parameters).to(total.device)  # type: ignore[no-untyped-call]
+        value = _Penalty.apply(part, *shards(part.parameters))  # type: ignore[no-untyped-call]
+        total = total + summed_like(value, part.parameters[0]).to(total.device)
     return total
 
 
@@ -83,9 +90,11 @@ def add_penalty_gradient_(parts: Sequence[Bundle]) -> None:
     for part in parts:
         _refuse_sparse(part.parameters)
     for part in parts:
-        gradients = [_gradient(parameter) for parameter in part.parameters]
+        gradients = shards(tuple(_gradient(parameter) for parameter in part.parameters))
         fishers = _on(part.parameters[0].device, part.fishers)
-        torch._foreach_addcmul_(gradients, _offsets(part.parameters, part.anchors), fishers, value=2 * part.alpha)
+        torch._foreach_addcmul_(
+            gradients, _offsets(shards(part.parameters), part.anchors), fishers, value=2 * part.alpha
+        )
 
 
 def add_pull_gradient_(terms: Iterable[Pulled], alpha: float) -> None:

@@ -24,6 +24,8 @@ from awc_balance.fisher.objective import Criterion
 from awc_balance.grouping import Group, Grouping, kmeans_groups
 from awc_balance.penalty import Bundle, add_penalty_gradient_, penalty
 from awc_balance.preserve import RandomState
+from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.sharded import reshard
 from awc_balance.state import check_state
 from awc_balance.strengths import Rule, Strengths
 
@@ -86,6 +88,9 @@ class AWCRegularizer(Anchored):
             model's device, piece by piece. None: where their parameter is.
         step: `step(model, batch) -> (prediction, target)` says how to read a batch. The default takes a pair
             (inputs, target) and calls `model(inputs)`.
+        process_group: Which processes measure together, each on its own batches; see `FisherDiagonal`. All of them
+            have to call `start_epoch`, and have equal strengths, anchors and Fisher diagonals after it. A
+            `ShapleyContribution` or `FisherDiagonal` of yours has its own.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -124,11 +129,15 @@ class AWCRegularizer(Anchored):
         fisher_dtype: torch.dtype | None = None,
         state_device: torch.device | str | None = None,
         step: Step | None = None,
+        process_group: ProcessGroup = "auto",
     ) -> None:
         """See the class."""
+        processes = Processes(model, process_group)
         model = check_model(model)
+        reshard(model)
         encoders = check_encoders(encoders, model)
         super().__init__(encoders, fisher_dtype, state_device)
+        self._processes: Processes = processes
         check_count("window", window, 0)
         if batches is not None:
             check_count("batches", batches, 1)
@@ -139,13 +148,15 @@ class AWCRegularizer(Anchored):
         if not isinstance(contributions, str):
             source = check_callable("contributions", contributions, "Name a profit, or pass a function.")
         elif not self._strengths.fixed:
-            source = ShapleyContribution(model, encoders, contributions, step=step)
+            source = ShapleyContribution(model, encoders, contributions, step=step, process_group=processes.group)
         else:
             as_profit(contributions)  # refuses unknown names, though none is needed
         # In a tuple, or the parameters of modules among them would become the regularizer's.
         self._user = _User(model, criterion, step, source)
-        self._fisher = FisherDiagonal(encoders, fisher) if isinstance(fisher, str) else fisher
         self._forgets = isinstance(fisher, str)
+        if isinstance(fisher, str):
+            fisher = FisherDiagonal(encoders, fisher, process_group=processes.group)
+        self._fisher = fisher
         if not isinstance(self._fisher, FisherDiagonal):
             raise TypeError(
                 f"`fisher` should be a form or a FisherDiagonal. Got {type(fisher).__name__}. Pass fisher='per_batch'."
@@ -200,6 +211,7 @@ class AWCRegularizer(Anchored):
             return
         if fisher is None or (contributions is None and not self._strengths.fixed):
             loader = self._first(loader)
+        reshard(self._user.model)
         known = self._contributions(loader, contributions, progress)
         groups, alphas = self._strengths.decide(known)
         diagonal = self._diagonal(loader, fisher, progress)
@@ -272,13 +284,16 @@ class AWCRegularizer(Anchored):
     def _contributions(
         self, loader: Iterable[Any], given: Mapping[str, float] | None, progress: Progress | None
     ) -> dict[str, float]:
-        """Those given, else those of the source, unless nothing depends on them."""
+        """Those given, else those of the source, unless nothing depends on them; the same in all processes."""
+        source, processes = self._user.source, self._processes
         if given is None:
-            source = self._user.source
             if self._strengths.fixed or source is None:
                 return {}
-            given = source(loader, progress=progress) if isinstance(source, ShapleyContribution) else source(loader)
-        return check_numbers("contributions", given, self._encoders)
+            if isinstance(source, ShapleyContribution):
+                return check_numbers("contributions", source(loader, progress=progress), self._encoders)
+            given = processes.attempt(lambda: source(loader))
+        checked = processes.attempt(lambda: check_numbers("contributions", given, self._encoders))
+        return processes.mean(checked, device_of(self._user.model))
 
     def _first(self, loader: Iterable[Any]) -> Iterable[Any]:
         """What is measured on: the loader, or so many of its batches, read without moving its random state."""
@@ -286,7 +301,7 @@ class AWCRegularizer(Anchored):
             return loader
         state = RandomState(loader)
         try:
-            return list(islice(iterate(loader), self.batches))
+            return self._processes.attempt(lambda: list(islice(iterate(loader), self.batches)))
         finally:
             state.restore()
 
@@ -296,7 +311,8 @@ class AWCRegularizer(Anchored):
         """The Fisher diagonals given, else those measured."""
         model, criterion, step, _ = self._user
         if given is not None:
-            return check_diagonal(given, self._encoders)
+            diagonal = self._processes.attempt(lambda: check_diagonal(given, self._encoders))
+            return self._processes.averaged(diagonal)
         diagonal = self._fisher.estimate(loader, model, criterion, step=step, progress=progress)
         if self._forgets:
             self._fisher.reset()  # or it would take as much memory again until the next epoch
@@ -317,4 +333,5 @@ class AWCRegularizer(Anchored):
                 "The penalty needs the anchors of an epoch. Got none yet. "
                 "Call start_epoch(loader) at the start of every epoch."
             )
+        reshard(self._user.model)
         return self._bundles(self.alphas if self.active else dict.fromkeys(self._encoders, 0.0))

@@ -21,6 +21,11 @@ from awc_balance.contributions.sampling import SampledCoalitions, least_budget
 from awc_balance.contributions.shapley import MAX_MODALITIES
 from awc_balance.encoders import Encoders, check_encoders, check_model
 from awc_balance.preserve import measuring
+from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.replicas import share_model
+from awc_balance.sharded import refuse_sharded
+
+_SHARDED = "Pass alphas={...}, start_epoch(loader, contributions={...}), or measure a copy that is whole."
 
 
 class ShapleyContribution:
@@ -57,6 +62,10 @@ class ShapleyContribution:
             (in the first batch M + 18) and the others follow from covariances. Else coalitions run together, stacked
             along the batch dimension. Every batch is checked against coalitions that are run, those of the second
             kind one by one. `result.route` tells what was done.
+        process_group: Which processes measure together, each on its own batches: "auto", all of them, or those of a
+            model in `DistributedDataParallel`, wherever `torch.distributed` is initialised; None, each for itself; or
+            a group. All of them have to call `evaluate`, or `compute`. A profit of a batch, such as
+            "pearson_per_batch", is that of the batch of one process.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -85,8 +94,10 @@ class ShapleyContribution:
         seed: int = 0,
         interval: Interval | None = "jackknife",
         fast: bool = True,
+        process_group: ProcessGroup = "auto",
     ) -> None:
         """See the class."""
+        self._processes = Processes(model, process_group)
         self._model = check_model(model)
         self._encoders = check_encoders(encoders, self._model)
         self._design = _design(len(self._encoders), budget, seed)
@@ -115,6 +126,7 @@ class ShapleyContribution:
             ValueError: If prediction and target do not fit the profit, or a prediction is not finite. Nothing of
                 the batch is kept then.
         """
+        refuse_sharded(self._model, "Contributions", _SHARDED)
         with measuring(self._model, self._head, self._step):
             self._measurement.add(batch)
 
@@ -124,9 +136,7 @@ class ShapleyContribution:
         Raises:
             RuntimeError: If there was no batch.
         """
-        if not self._measurement.batches:
-            raise RuntimeError("`compute` needs at least one batch. Got none. Call update(batch) before it.")
-        return self._summary(self._measurement)
+        return self._summary(self._processes.attempt(self._seen))
 
     def evaluate(self, loader: Iterable[Any], *, progress: Progress | None = None) -> Contributions:
         """The contributions over a whole loader, apart from anything given to `update`.
@@ -138,13 +148,24 @@ class ShapleyContribution:
         Raises:
             ValueError: If the loader is empty, and as `update`.
         """
+        refuse_sharded(self._model, "Contributions", _SHARDED)
         measurement = self._new_measurement()
-        with measuring(self._model, self._head, self._step, loader=loader):
+
+        def read() -> None:
             for batch in iterate(loader, progress):
                 measurement.add(batch)
+
+        with measuring(self._model, self._head, self._step, loader=loader):
+            share_model(self._model, self._processes)
+            self._processes.attempt(read)
         return self._summary(measurement)
 
     __call__ = evaluate
+
+    def _seen(self) -> Measurement:
+        if not self._measurement.batches:
+            raise RuntimeError("`compute` needs at least one batch. Got none. Call update(batch) before it.")
+        return self._measurement
 
     def _new_measurement(self) -> Measurement:
         measured = Measured(self._model, self._encoders, self._step, self._head)
@@ -152,6 +173,7 @@ class ShapleyContribution:
 
     @torch.no_grad()
     def _summary(self, measurement: Measurement) -> Contributions:
+        measurement = measurement.over(self._processes)
         weighted, folds = measurement.profits(), len(measurement.folds)
         profits = weighted(torch.ones(folds, dtype=torch.float64))
         values = self._design.values(profits)

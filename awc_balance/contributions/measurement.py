@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from awc_balance.contributions.designs import Design
 from awc_balance.contributions.profits import Accumulation, Pearson, Profit, Statistics, check_same_shape
 from awc_balance.contributions.result import Route
 from awc_balance.contributions.runs import BatchRun, Measured, Runner
+from awc_balance.processes import Processes
 
 FOLDS = 20
 """Batches are dealt to this many folds, over which intervals are taken."""
@@ -73,6 +75,17 @@ class Measurement:
             return self.accumulation.value(self.accumulation.pool(stacked, weights.to(stacked[0].device)))
 
         return weighted
+
+    def over(self, processes: Processes) -> Measurement:
+        """The same of the batches of all processes: a fold holds those of one turn in each of them."""
+        if processes.count == 1:
+            return self
+        joint = copy(self)
+        routes = processes.gathered(self.route)
+        if self._additive is not None and set(routes) != {"additive"}:
+            joint._run_all_from_now(self._additive)
+        joint.folds = processes.merged(joint.folds, joint.accumulation.merge)
+        return joint
 
     @torch.no_grad()
     def add(self, batch: Any) -> None:  # noqa: ANN401
