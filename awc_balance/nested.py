@@ -13,7 +13,7 @@ from torch import Tensor
 # torch 2.0.
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["copied", "leaves_of", "map_tensors"]
+__all__ = ["copied", "leaves_of", "map_tensors", "with_same_tensors"]
 
 
 def map_tensors(
@@ -53,6 +53,11 @@ def leaves_of(value: Any) -> list[Any]:  # noqa: ANN401
 def copied(value: Any) -> Any:  # noqa: ANN401
     """The same structure with detached copies of the tensors in it, and deep copies of everything else."""
     return map_tensors(lambda tensor: tensor.detach().clone(), value, _deep_copy)
+
+
+def with_same_tensors(value: Any) -> Any:  # noqa: ANN401
+    """The same structure with the very same tensors in it, and deep copies of everything else."""
+    return map_tensors(lambda tensor: tensor, value, _deep_copy)
 
 
 def _deep_copy(leaf: Any) -> Any:  # noqa: ANN401

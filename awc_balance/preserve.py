@@ -110,7 +110,7 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
     registered = {name: dict(attributes[name]) for name in _REGISTERS}
     frozen = [parameter for parameter in module._parameters.values() if parameter is not None and _frozen(parameter)]
     tensors = [*module._buffers.values(), *frozen, *attributes.values()]
-    buffers = [tensor for tensor in tensors if isinstance(tensor, Tensor) and _writable(tensor)]
+    buffers = [tensor for tensor in tensors if isinstance(tensor, Tensor) and writable(tensor)]
     contents = [buffer.detach().clone() for buffer in buffers]
     try:
         yield
@@ -129,7 +129,7 @@ def _frozen(parameter: Tensor) -> bool:
     return not parameter.requires_grad
 
 
-def _writable(buffer: Tensor) -> bool:
+def writable(buffer: Tensor) -> bool:
     """Whether a tensor's content can change: torch refuses to write to expanded ones."""
     if buffer.is_nested or buffer.layout != torch.strided:
         return True

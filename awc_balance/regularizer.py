@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from itertools import islice
 from math import sqrt
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
-from awc_balance.batches import Progress, Step, device_of
+from awc_balance.anchors import Anchored
+from awc_balance.batches import Progress, Step, device_of, iterate
 from awc_balance.checks import check_callable, check_choice, check_count, check_numbers
 from awc_balance.contributions import ShapleyContribution
 from awc_balance.contributions.profits import as_profit
+from awc_balance.diagonals import check_diagonal
 from awc_balance.encoders import Encoders, check_encoders, check_model, parameters_by_modality
 from awc_balance.fisher import FisherDiagonal, Form, trace
+from awc_balance.fisher.diagonal import Diagonal
 from awc_balance.fisher.objective import Criterion
 from awc_balance.grouping import Group, Grouping, kmeans_groups
-from awc_balance.penalty import Pulled, add_pull_gradient_, pull
-from awc_balance.precision import at_least_float32
-from awc_balance.state import buffer_name, check_state
+from awc_balance.penalty import Bundle, add_penalty_gradient_, penalty
+from awc_balance.preserve import RandomState
+from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.sharded import reshard
+from awc_balance.state import check_state
 from awc_balance.strengths import Rule, Strengths
 
 Scale: TypeAlias = Literal["raw", "mean", "root_mean"]
@@ -33,19 +39,22 @@ class _User(NamedTuple):
     """What belongs to the user."""
 
     model: nn.Module
-    encoders: dict[str, nn.Module]
     criterion: Criterion
     step: Step | None
     source: ShapleyContribution | Source | None
 
 
-class AWCRegularizer(nn.Module):
+class AWCRegularizer(Anchored):
     """Pull every encoder towards its parameters at the start of the epoch, as long as the learning window is open.
 
     L_AWC = alpha_S * sum over superior m of L_m + alpha_I * sum over inferior m of L_m, with
     L_m = sum_i F_ii (theta_i - anchor_i)^2, the anchor and the Fisher diagonal F taken at the start of the epoch
-    (AWC, arXiv 2501.05264, Section 3.3). Groups come from the contributions, by K-means. The regularizer is a module
-    with buffers and without parameters: two copies of the encoders.
+    (AWC, arXiv 2501.05264, Section 3.3). Groups come from the contributions, by K-means.
+
+    The regularizer is a module with buffers and without parameters: an anchor of the parameter's dtype and a Fisher
+    diagonal for every parameter of the encoders, 8 bytes for one in float32, or 6 with `fisher_dtype=torch.bfloat16`,
+    or none on the model's device with `state_device="cpu"`. A step takes another 4 MiB, or one copy of the largest
+    parameter.
 
     Args:
         model: Any module.
@@ -67,8 +76,21 @@ class AWCRegularizer(nn.Module):
             encoders, so that the penalty is the same for losses in metres and in millimetres. "root_mean": the
             square root of that mean, so that the penalty has the unit of the loss, and the balance of the two, hence
             the whole training, is the same in any unit.
+        batches: How many batches of the loader an epoch's contributions and Fisher diagonals are measured on. None:
+            all of them, as in the paper, at the price of a forward pass and a forward and backward pass over the
+            data. A few make that price small: they are read once, kept meanwhile, and used for both. They are the
+            first ones that the loader yields: random samples if it shuffles, else the same ones in every epoch,
+            which may be all of one kind.
+        fisher_dtype: Of the Fisher diagonals that are kept: torch.bfloat16, which changes the pull by up to 0.4 % and
+            is exact at the anchor, torch.float32 or torch.float64. None: that of the parameter, float32 or better.
+            Anchors always have the dtype of their parameter.
+        state_device: Where anchors and Fisher diagonals are kept, such as "cpu"; every step then copies them to the
+            model's device, piece by piece. None: where their parameter is.
         step: `step(model, batch) -> (prediction, target)` says how to read a batch. The default takes a pair
             (inputs, target) and calls `model(inputs)`.
+        process_group: Which processes measure together, each on its own batches; see `FisherDiagonal`. All of them
+            have to call `start_epoch`, and have equal strengths, anchors and Fisher diagonals after it. A
+            `ShapleyContribution` or `FisherDiagonal` of yours has its own.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -103,13 +125,22 @@ class AWCRegularizer(nn.Module):
         grouping: Grouping = kmeans_groups,
         fisher: Form | FisherDiagonal = "per_batch",
         scale: Scale = "raw",
+        batches: int | None = None,
+        fisher_dtype: torch.dtype | None = None,
+        state_device: torch.device | str | None = None,
         step: Step | None = None,
+        process_group: ProcessGroup = "auto",
     ) -> None:
         """See the class."""
-        super().__init__()
+        processes = Processes(model, process_group)
         model = check_model(model)
+        reshard(model)
         encoders = check_encoders(encoders, model)
+        super().__init__(encoders, fisher_dtype, state_device)
+        self._processes: Processes = processes
         check_count("window", window, 0)
+        if batches is not None:
+            check_count("batches", batches, 1)
         check_choice("scale", scale, get_args(Scale))
         check_callable("criterion", criterion, "Pass the loss function of your training.")
         self._strengths = Strengths(encoders, alpha_superior, alpha_inferior, grouping, alphas)
@@ -117,12 +148,15 @@ class AWCRegularizer(nn.Module):
         if not isinstance(contributions, str):
             source = check_callable("contributions", contributions, "Name a profit, or pass a function.")
         elif not self._strengths.fixed:
-            source = ShapleyContribution(model, encoders, contributions, step=step)
+            source = ShapleyContribution(model, encoders, contributions, step=step, process_group=processes.group)
         else:
             as_profit(contributions)  # refuses unknown names, though none is needed
         # In a tuple, or the parameters of modules among them would become the regularizer's.
-        self._user = _User(model, encoders, criterion, step, source)
-        self._fisher = FisherDiagonal(encoders, fisher) if isinstance(fisher, str) else fisher
+        self._user = _User(model, criterion, step, source)
+        self._forgets = isinstance(fisher, str)
+        if isinstance(fisher, str):
+            fisher = FisherDiagonal(encoders, fisher, process_group=processes.group)
+        self._fisher = fisher
         if not isinstance(self._fisher, FisherDiagonal):
             raise TypeError(
                 f"`fisher` should be a form or a FisherDiagonal. Got {type(fisher).__name__}. Pass fisher='per_batch'."
@@ -134,13 +168,12 @@ class AWCRegularizer(nn.Module):
             )
         self.window = window
         self.scale = scale
+        self.batches = batches
         self.epoch = 0
         self.contributions: dict[str, float] = {}
         self.groups: dict[str, Group] = {}
         self.alphas: dict[str, float] = dict.fromkeys(encoders, 0.0)
         self.history: list[dict[str, Any]] = []
-        for modality, name, parameter in self._parameters_of_encoders():
-            self._keep(modality, name, parameter, torch.zeros_like(parameter.detach().real))
 
     @property
     def active(self) -> bool:
@@ -152,6 +185,7 @@ class AWCRegularizer(nn.Module):
         loader: Iterable[Any],
         *,
         contributions: Mapping[str, float] | None = None,
+        fisher: Mapping[str, Mapping[str, Tensor]] | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Begin an epoch: inside the window take anchors, contributions, groups, alphas and Fisher diagonals.
@@ -159,8 +193,11 @@ class AWCRegularizer(nn.Module):
         Outside the window the loader is not read. If anything fails, everything stays as it was before.
 
         Args:
-            loader: The training batches. It is read once for the contributions and once for the Fisher diagonals.
+            loader: The training batches. It is read once for the contributions and once for the Fisher diagonals,
+                or, with `batches`, so many of them once for both.
             contributions: Those of this epoch, if they are known already.
+            fisher: The Fisher diagonals of this epoch, if they are known already, as `FisherDiagonal.compute` gives
+                them, perhaps from the gradients of the steps of the last epoch.
             progress: A wrapper that shows the progress of a pass, such as `tqdm.tqdm`.
 
         Raises:
@@ -170,17 +207,16 @@ class AWCRegularizer(nn.Module):
         """
         if self.epoch >= self.window:
             self.epoch += 1
-            self.alphas = dict.fromkeys(self._user.encoders, 0.0)
+            self.alphas = dict.fromkeys(self._encoders, 0.0)
             return
+        if fisher is None or (contributions is None and not self._strengths.fixed):
+            loader = self._first(loader)
+        reshard(self._user.model)
         known = self._contributions(loader, contributions, progress)
         groups, alphas = self._strengths.decide(known)
-        model, _, criterion, step, _ = self._user
-        diagonal = self._fisher.estimate(loader, model, criterion, step=step, progress=progress)
+        diagonal = self._diagonal(loader, fisher, progress)
         traces = trace(diagonal)
-        divisor = self._divisor(sum(traces.values()))
-        with torch.inference_mode(False):  # or the penalty could not be differentiated
-            for modality, name, parameter in self._parameters_of_encoders():
-                self._keep(modality, name, parameter, diagonal[modality][name] / divisor)
+        self._keep(diagonal, self._divisor(sum(traces.values())))
         self.epoch += 1
         self.contributions, self.groups, self.alphas = known, groups, alphas
         self.history.append(
@@ -196,15 +232,13 @@ class AWCRegularizer(nn.Module):
     def forward(self) -> Tensor:
         """The penalty L_AWC, a differentiable scalar in float32 or better; 0 outside the window.
 
-        With gradient accumulation divide it as the loss, since it is added once per backward pass.
+        With gradient accumulation divide it as the loss, since it is added once per backward pass. Its gradient is in
+        closed form, and can be differentiated again.
 
         Raises:
             RuntimeError: If no epoch was started.
         """
-        total = torch.zeros((), device=device_of(self._user.model))
-        for alpha, terms in self._pulled():
-            total = total + alpha * pull(terms).to(total.device)
-        return total
+        return penalty(self._parts(), device_of(self._user.model))
 
     def add_gradient_(self) -> None:
         """Add the gradient of the penalty to `.grad`, in closed form: 2 alpha F (theta - anchor).
@@ -216,8 +250,7 @@ class AWCRegularizer(nn.Module):
             RuntimeError: If no epoch was started.
             ValueError: If a gradient is sparse.
         """
-        for alpha, terms in self._pulled():
-            add_pull_gradient_(terms, alpha)
+        add_penalty_gradient_(self._parts())
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a resumed run needs beside the buffers, as plain values."""
@@ -246,60 +279,59 @@ class AWCRegularizer(nn.Module):
 
     def extra_repr(self) -> str:
         """For `print`."""
-        return f"{', '.join(self._user.encoders)}, window={self.window}, epoch={self.epoch}, scale={self.scale!r}"
+        return f"{', '.join(self._encoders)}, window={self.window}, epoch={self.epoch}, scale={self.scale!r}"
 
     def _contributions(
         self, loader: Iterable[Any], given: Mapping[str, float] | None, progress: Progress | None
     ) -> dict[str, float]:
-        """Those given, else those of the source, unless nothing depends on them."""
+        """Those given, else those of the source, unless nothing depends on them; the same in all processes."""
+        source, processes = self._user.source, self._processes
         if given is None:
-            source = self._user.source
             if self._strengths.fixed or source is None:
                 return {}
-            given = source(loader, progress=progress) if isinstance(source, ShapleyContribution) else source(loader)
-        return check_numbers("contributions", given, self._user.encoders)
+            if isinstance(source, ShapleyContribution):
+                return check_numbers("contributions", source(loader, progress=progress), self._encoders)
+            given = processes.attempt(lambda: source(loader))
+        checked = processes.attempt(lambda: check_numbers("contributions", given, self._encoders))
+        return processes.mean(checked, device_of(self._user.model))
+
+    def _first(self, loader: Iterable[Any]) -> Iterable[Any]:
+        """What is measured on: the loader, or so many of its batches, read without moving its random state."""
+        if self.batches is None:
+            return loader
+        state = RandomState(loader)
+        try:
+            return self._processes.attempt(lambda: list(islice(iterate(loader), self.batches)))
+        finally:
+            state.restore()
+
+    def _diagonal(
+        self, loader: Iterable[Any], given: Mapping[str, Mapping[str, Tensor]] | None, progress: Progress | None
+    ) -> Diagonal:
+        """The Fisher diagonals given, else those measured."""
+        model, criterion, step, _ = self._user
+        if given is not None:
+            diagonal = self._processes.attempt(lambda: check_diagonal(given, self._encoders))
+            return self._processes.averaged(diagonal)
+        diagonal = self._fisher.estimate(loader, model, criterion, step=step, progress=progress)
+        if self._forgets:
+            self._fisher.reset()  # or it would take as much memory again until the next epoch
+        return diagonal
 
     def _divisor(self, total: float) -> float:
         """What the Fisher diagonals, which sum to `total`, are divided by; 1 where all of them are 0."""
         if self.scale == "raw":
             return 1.0
-        mean = total / sum(p.numel() for *_, p in self._parameters_of_encoders() if p.requires_grad)
+        parameters = parameters_by_modality(self._encoders).values()
+        mean = total / sum(p.numel() for named in parameters for p in named.values() if p.requires_grad)
         return (mean if self.scale == "mean" else sqrt(mean)) or 1.0
 
-    def _parameters_of_encoders(self) -> Iterator[tuple[str, str, nn.Parameter]]:
-        for modality, named in parameters_by_modality(self._user.encoders).items():
-            for name, parameter in named.items():
-                yield modality, name, parameter
-
-    def _keep(self, modality: str, name: str, parameter: nn.Parameter, fisher: Tensor) -> None:
-        """Take the parameter's present value as its anchor, with this Fisher diagonal."""
-        self.register_buffer(buffer_name("anchor", modality, name), parameter.detach().clone())
-        self.register_buffer(buffer_name("fisher", modality, name), at_least_float32(fisher))
-
-    def _pulled(self) -> Iterator[tuple[float, list[Pulled]]]:
-        """The alpha and the trainable parameters of every modality that is being pulled."""
+    def _parts(self) -> list[Bundle]:
+        """What is pulled in the present epoch."""
         if self.epoch == 0:
             raise RuntimeError(
                 "The penalty needs the anchors of an epoch. Got none yet. "
                 "Call start_epoch(loader) at the start of every epoch."
             )
-        for modality, named in parameters_by_modality(self._user.encoders).items():
-            alpha = self.alphas[modality] if self.active else 0.0
-            if alpha > 0:
-                yield alpha, [self._term(modality, name, p) for name, p in named.items() if p.requires_grad]
-
-    def _term(self, modality: str, name: str, parameter: nn.Parameter) -> Pulled:
-        kept = []
-        for kind in ("anchor", "fisher"):
-            key = buffer_name(kind, modality, name)
-            buffer = getattr(self, key, None)
-            if buffer is None or buffer.shape != parameter.shape:
-                raise RuntimeError(
-                    "The encoders should keep their parameters during training. The parameter "
-                    f"{name} of `{modality}` is new or has another shape. Build a new AWCRegularizer."
-                )
-            if buffer.device != parameter.device:  # the model was moved after the epoch began
-                buffer = buffer.to(parameter.device)
-                self.register_buffer(key, buffer)
-            kept.append(buffer)
-        return Pulled(parameter, *kept)
+        reshard(self._user.model)
+        return self._bundles(self.alphas if self.active else dict.fromkeys(self._encoders, 0.0))

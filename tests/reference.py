@@ -85,3 +85,12 @@ def assert_same(actual, expected, rtol=1e-5, atol=1e-9):
     for modality, named in expected.items():
         for name, value in named.items():
             torch.testing.assert_close(actual[modality][name], value, rtol=rtol, atol=atol, check_dtype=False)
+
+
+def penalty_by_loop(terms):
+    """The sum of alpha F |theta - anchor|^2, term by term, by plain arithmetic and autograd."""
+    total = 0.0
+    for alpha, (parameter, anchor, fisher) in terms:
+        offset = parameter.to(torch.promote_types(parameter.dtype, torch.float32)) - anchor
+        total = total + alpha * (fisher * (offset * offset.conj()).real).sum()
+    return total

@@ -1,5 +1,7 @@
 import copy
+import gc
 import io
+import pickle
 
 import pytest
 import torch
@@ -40,6 +42,12 @@ def awc_of(model, **options):
     return AWCRegularizer(
         model, model.encoders, mse_loss, **{"alpha_superior": 20.0, "alpha_inferior": 10.0, **options}
     )
+
+
+def live_elements():
+    """Elements of all tensors there are."""
+    gc.collect()
+    return sum(tensor.numel() for tensor in gc.get_objects() if issubclass(type(tensor), torch.Tensor))
 
 
 class TestPenalty:
@@ -434,6 +442,287 @@ class TestState:
         assert awc().device.type == "meta"
 
 
+class TestMemory:
+    """Where anchors and Fisher diagonals are kept, and in what precision."""
+
+    @staticmethod
+    def ends(dtype=torch.float32, **options):
+        model = build(Concat).to(dtype)
+        loader = [({m: x.to(dtype) for m, x in inputs.items()}, y.to(dtype)) for inputs, y in loader_of(model)]
+        awc = awc_of(model, **options)
+        return parameters(train(model, loader, awc, closed_form=True)), awc
+
+    @staticmethod
+    def kept(awc, kind):
+        return {name: buffer for name, buffer in awc.named_buffers() if name.startswith(kind)}
+
+    def test_nothing_but_anchors_and_fisher_diagonals_stays_in_memory(self):
+        model = build(Concat)
+        own = FisherDiagonal(model.encoders, "corrected")
+        before = live_elements()
+        awc = awc_of(model, alphas={"m0": 1.0, "m1": 1.0})
+        for _ in range(2):
+            awc.start_epoch(loader_of(model))
+            kept = sum(buffer.numel() for buffer in awc.buffers())
+            gradients = sum(p.numel() for p in model.encoders.parameters())
+            assert kept == 2 * gradients
+            assert live_elements() - before <= kept + gradients
+            awc.add_gradient_()
+        awc = awc_of(model, fisher=own)
+        awc.start_epoch(loader_of(model))
+        assert own.compute()  # one of the user's own is left alone
+
+    def test_fisher_diagonals_in_bfloat16_pull_almost_as_far(self):
+        (exact, _), (coarse, awc), (plain, _) = self.ends(), self.ends(fisher_dtype=torch.bfloat16), self.ends(window=0)
+        assert {buffer.dtype for buffer in self.kept(awc, "fisher").values()} == {torch.bfloat16}
+        assert {buffer.dtype for buffer in self.kept(awc, "anchor").values()} == {torch.float32}
+        assert 0 < (coarse - exact).norm() < 0.02 * (plain - exact).norm()
+
+    @pytest.mark.parametrize("fisher_dtype", [None, torch.bfloat16])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+    def test_at_the_anchor_the_pull_is_0_whatever_the_precision(self, dtype, fisher_dtype):
+        model = build(Attention).to(dtype)
+        inputs, target = loader_of(model)[0]
+        awc = awc_of(model, fisher_dtype=fisher_dtype)
+        awc.start_epoch([({m: x.to(dtype) for m, x in inputs.items()}, target.to(dtype))])
+        awc.add_gradient_()
+        assert awc().item() == 0
+        assert all(p.grad.count_nonzero() == 0 for p in model.encoders.parameters())
+
+    def test_kept_on_another_device_it_trains_the_same(self):
+        here, _ = self.ends()
+        there, awc = self.ends(state_device="cpu")
+        assert torch.equal(here, there)
+        awc.to("meta")  # as a part of a larger module that is moved
+        assert {buffer.device.type for buffer in awc.buffers()} == {"cpu"}
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU beside the CPU")
+    def test_kept_on_the_cpu_for_a_model_on_a_gpu(self):
+        ends = []
+        for state_device in (None, "cpu"):
+            model = build(Concat).cuda()
+            awc = awc_of(model, state_device=state_device)
+            loader = [({m: x.cuda() for m, x in inputs.items()}, y.cuda()) for inputs, y in loader_of(model)]
+            ends.append(parameters(train(model, loader, awc, closed_form=state_device is None)))
+        assert {buffer.device.type for buffer in awc.buffers()} == {"cpu"}
+        torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_casting_a_larger_module_leaves_fisher_diagonals_alone(self, dtype):
+        task = nn.Module()
+        task.model = build(Concat)
+        task.awc = awc_of(task.model, scale="mean")
+        task.awc.start_epoch(loader_of(task.model))
+        before = {name: buffer.clone() for name, buffer in self.kept(task.awc, "fisher").items()}
+        task.to(dtype)
+        after = self.kept(task.awc, "fisher")
+        assert all(torch.equal(buffer, after[name]) for name, buffer in before.items())
+        assert task.awc().item() == 0
+        assert {buffer.dtype for buffer in self.kept(task.awc, "anchor").values()} == {dtype}
+        with torch.no_grad():
+            for parameter in task.model.encoders.parameters():
+                parameter += 0.25
+        assert task.awc() > 0
+
+    def test_a_model_cast_in_the_middle_of_an_epoch_is_still_at_its_anchor(self):
+        model = build(Concat)
+        awc = awc_of(model)
+        awc.start_epoch(loader_of(model))
+        model.half()
+        assert awc().item() == 0
+        model.double()
+        assert awc().item() == 0
+
+    def test_a_resumed_run_keeps_them_as_they_were(self):
+        _, awc = self.ends(fisher_dtype=torch.bfloat16)
+        other = awc_of(build(Concat), fisher_dtype=torch.bfloat16)
+        other.load_state_dict(awc.state_dict())
+        for name, buffer in awc.named_buffers():
+            assert torch.equal(buffer, other.get_buffer(name))
+            assert buffer.dtype == other.get_buffer(name).dtype
+
+    def test_overflow_is_refused_and_everything_stays(self):
+        model = build(Concat).double()
+        awc = awc_of(model, fisher_dtype=torch.float32)
+        huge = {m: {n: torch.full_like(p, 1e300) for n, p in e.named_parameters()} for m, e in model.encoders.items()}
+        before = {name: buffer.clone() for name, buffer in awc.named_buffers()}
+        with pytest.raises(ValueError, match="overflow torch.float32"):
+            awc.start_epoch(None, contributions={"m0": 1, "m1": 2}, fisher=huge)
+        assert all(torch.equal(buffer, before[name]) for name, buffer in awc.named_buffers())
+        assert awc.epoch == 0
+
+
+class TestCheapMeasurement:
+    """A few batches of the loader, or what is known already, in place of two passes over the data."""
+
+    def test_a_few_batches_are_read_once_and_used_for_both(self):
+        model, reads = build(Concat), []
+        batches = loader_of(model, 5)
+
+        def loader():
+            for batch in batches:
+                reads.append(batch)
+                yield batch
+
+        awc = awc_of(model, batches=2, fisher="corrected")
+        awc.start_epoch(loader())
+        assert len(reads) == 2
+        assert awc.contributions == dict(ShapleyContribution(model, model.encoders).evaluate(batches[:2]))
+        expected = FisherDiagonal(model.encoders, "corrected").estimate(batches[:2], model, mse_loss)
+        assert awc.history[0]["fisher"] == trace(expected)
+
+    def test_more_batches_than_there_are_is_all(self):
+        model = build(Concat)
+        few, every = awc_of(model, batches=100), awc_of(model)
+        for awc in (few, every):
+            awc.start_epoch(loader_of(model))
+        assert few.history == every.history
+
+    def test_measuring_on_a_few_does_not_change_what_the_loader_yields(self):
+        ends = []
+        for use in (False, True):
+            model = build(Convolutional).train()
+            data = [({m: x[i] for m, x in inputs.items()}, y[i]) for inputs, y in loader_of(model) for i in range(8)]
+            generator = torch.Generator().manual_seed(0)
+            loader = torch.utils.data.DataLoader(data, 6, shuffle=True, generator=generator)
+            awc = awc_of(model, alpha_superior=0.0, alpha_inferior=0.0, batches=2) if use else None
+            ends.append(parameters(train(model, loader, awc)))
+        assert torch.equal(*ends)
+
+    def test_an_empty_loader_is_refused(self):
+        with pytest.raises(ValueError, match="at least one batch"):
+            awc_of(build(Concat), batches=2).start_epoch([])
+
+    def test_fisher_diagonals_of_the_last_steps(self):
+        model = build(Concat)
+        loader, fisher = loader_of(model), FisherDiagonal(model.encoders, "corrected")
+        awc, optimizer = awc_of(model, scale="root_mean"), torch.optim.SGD(model.parameters(), lr=0.1)
+        awc.start_epoch(loader)
+        for inputs, target in loader:
+            mse_loss(model(inputs), target).backward()
+            fisher.update(len(target))
+            awc.add_gradient_()
+            optimizer.step()
+            optimizer.zero_grad()
+        awc.start_epoch(None, contributions=awc.contributions, fisher=fisher.compute())
+        assert awc.history[1]["fisher"] == fisher.trace()
+        train(model, loader, epochs=1)
+        assert awc().item() > 0
+
+    BAD = {
+        "no mapping": (lambda fisher: 3.0, TypeError, "mapping by modality. Got float"),
+        "no mapping inside": (lambda fisher: {**fisher, "m0": 3.0}, TypeError, r"fisher\['m0'\].*Got float"),
+        "a modality too few": (lambda fisher: {"m0": fisher["m0"]}, ValueError, "exactly the modalities m0, m1"),
+        "a parameter too few": (lambda fisher: {**fisher, "m0": {}}, ValueError, "0.weight of `m0`: missing"),
+        "a parameter too many": (
+            lambda fisher: {**fisher, "m0": {**fisher["m0"], "x": torch.ones(1)}},
+            ValueError,
+            "x of `m0`: unexpected",
+        ),
+        "no tensor": (
+            lambda fisher: {**fisher, "m0": dict.fromkeys(fisher["m0"], 1.0)},
+            ValueError,
+            "float in place of a tensor",
+        ),
+        "another shape": (
+            lambda fisher: {**fisher, "m0": {n: f[:1] for n, f in fisher["m0"].items()}},
+            ValueError,
+            r"shape \(1,\) in place of \(4,\)",
+        ),
+        "integers": (
+            lambda fisher: {**fisher, "m0": {n: f.long() for n, f in fisher["m0"].items()}},
+            ValueError,
+            "int64 in place of a floating-point dtype",
+        ),
+        "not finite": (
+            lambda fisher: {**fisher, "m0": {n: f / 0 for n, f in fisher["m0"].items()}},
+            ValueError,
+            "not finite",
+        ),
+        "negative": (
+            lambda fisher: {**fisher, "m0": {n: -f - 1 for n, f in fisher["m0"].items()}},
+            ValueError,
+            "negative",
+        ),
+    }
+
+    @pytest.mark.parametrize("case", BAD)
+    def test_bad_fisher_diagonals_are_refused_and_everything_stays(self, case):
+        change, error, words = self.BAD[case]
+        model = build(Concat)
+        awc = awc_of(model)
+        awc.start_epoch(loader_of(model))
+        good = FisherDiagonal(model.encoders).estimate(loader_of(model), model, mse_loss)
+        with pytest.raises(error, match=words):
+            awc.start_epoch(loader_of(model), fisher=change(good))
+        assert awc.epoch == 1
+
+
+class TestChangedBehindItsBack:
+    """What is pulled is worked out once and kept, yet always that of the present model."""
+
+    @staticmethod
+    def moved(**options):
+        model = build(Concat)
+        awc = awc_of(model, alphas={"m0": 1.0, "m1": 2.0}, **options)
+        awc.start_epoch(loader_of(model))
+        with torch.no_grad():
+            for p in model.encoders.parameters():
+                p += 0.1
+        return model, awc, awc().item()
+
+    def test_alphas(self):
+        _, awc, value = self.moved()
+        awc.alphas = {m: 2 * alpha for m, alpha in awc.alphas.items()}
+        assert awc().item() == pytest.approx(2 * value)
+
+    def test_a_parameter_that_was_replaced(self):
+        model, awc, value = self.moved()
+        layer = model.encoders["m0"][0]
+        layer.weight = nn.Parameter(awc.get_buffer("anchor/m0/0/weight").clone())
+        assert 0 < awc().item() < value
+        awc.add_gradient_()
+        assert layer.weight.grad.count_nonzero() == 0
+
+    def test_a_layer_that_was_replaced(self):
+        model, awc, value = self.moved()
+        layer = copy.deepcopy(model.encoders["m0"][0])
+        model.encoders["m0"][0] = layer
+        assert awc().item() == value
+        awc.add_gradient_()
+        assert layer.weight.grad is not None
+
+    def test_data_of_another_shape(self):
+        model, awc, _ = self.moved()
+        model.encoders["m0"][0].weight.data = torch.zeros(1, 3)
+        with pytest.raises(RuntimeError, match=r"0.weight of `m0` is new or has another shape"):
+            awc()
+
+    def test_a_state_that_is_loaded_with_assign(self):
+        _, awc, value = self.moved()
+        state = {key: v.clone() if isinstance(v, torch.Tensor) else v for key, v in awc.state_dict().items()}
+        state["fisher/m0/0/weight"] *= 0
+        awc.load_state_dict(state, assign=True)
+        assert 0 < awc().item() < value
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+    def test_a_copy_of_both(self, copied):
+        model, awc, value = self.moved()
+        twin, other = copied((model, awc))
+        with torch.no_grad():
+            for p in twin.encoders.parameters():
+                p.zero_()
+        assert awc().item() == value != other().item()
+        other.add_gradient_()
+        assert all(p.grad is None for p in model.parameters())
+        assert all(p.grad is not None for p in twin.encoders.parameters())
+
+    def test_the_next_epoch(self):
+        model, awc, value = self.moved()
+        awc.start_epoch(loader_of(model))
+        assert value > awc().item() == 0
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "error", "words"),
@@ -451,6 +740,11 @@ class TestBadInput:
             ({"grouping": "kmeans"}, TypeError, "`grouping` should be callable"),
             ({"fisher": "exact"}, ValueError, "'corrected'. Got 'exact'"),
             ({"scale": "free"}, ValueError, "'root_mean'. Got 'free'"),
+            ({"batches": 0}, ValueError, "`batches`.*at least 1. Got 0"),
+            ({"fisher_dtype": "bfloat16"}, TypeError, "`fisher_dtype` should be a torch.dtype. Got str"),
+            ({"fisher_dtype": torch.float16}, ValueError, "one of None, torch.bfloat16.*Got torch.float16"),
+            ({"state_device": 0}, TypeError, "`state_device` should be a device. Got int"),
+            ({"state_device": "attic"}, ValueError, "`state_device` should be a device. Got 'attic'"),
         ],
     )
     def test_options(self, options, error, words):

@@ -64,7 +64,7 @@ class AWC(Balancer):
     ) -> None:
         """See the class."""
         super().__init__(model, encoders, criterion, window=window, step=step)
-        self.regularizer = AWCRegularizer(self._user[1], self._encoders, criterion, window=window, step=step, **options)
+        self.regularizer = AWCRegularizer(self._user[0], self._encoders, criterion, window=window, step=step, **options)
         fisher = options.get("fisher", "per_batch")
         self._form = fisher if isinstance(fisher, str) else fisher.form
 

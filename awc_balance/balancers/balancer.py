@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn, optim
 
 from awc_balance.balancers.run import Run
-from awc_balance.batches import Step, default_step, predict
+from awc_balance.batches import Step, default_step, device_of, predict
 from awc_balance.checks import check_callable, check_count
 from awc_balance.encoders import Encoders, check_encoders, check_model
 from awc_balance.fisher.objective import Criterion, task_loss
+from awc_balance.processes import Processes
 from awc_balance.state import check_state
 
 ADAPTIVE = (
@@ -50,8 +51,9 @@ class Balancer(nn.Module, ABC):
 
     Under `DistributedDataParallel` pass the wrapped model. Scores by which gradients are changed after they were
     exchanged are averaged over the processes; all else each process decides by its own share of the batch, which the
-    exchange of gradients averages. Heads are not exchanged, and a loader that a method measures at the start of an
-    epoch should be the same in every process.
+    exchange of gradients averages. Heads are not exchanged. At the start of an epoch AWC and modality-level resampling
+    put together what the processes measure on loaders of their own; for the other methods the loader should be the
+    same in every process.
 
     To write a method of your own, implement `_balanced`; `_prepare` and `_adjust` are there if it needs them.
 
@@ -237,6 +239,11 @@ class Balancer(nn.Module, ABC):
         """The training pass over a batch, with features kept."""
         model, inner, encoders = self._user
         return Run(model, inner, encoders, self._step, batch, keep_gradient=keep_gradient)
+
+    def _mean_over_processes(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """What is done to gradients after they were exchanged has to be the same in all processes."""
+        model = self._user[0]
+        return Processes(model).mean(scores, device_of(model))
 
     def _warn(self, what: str) -> None:
         warnings.warn(f"{type(self).__name__} {what}", UserWarning, stacklevel=3)

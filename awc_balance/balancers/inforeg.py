@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.balancers.balancer import Balancer
-from awc_balance.balancers.processes import mean_over_processes
 from awc_balance.balancers.scores import (
     Score,
     check_score,
@@ -148,7 +147,7 @@ class InfoReg(Balancer):
                 "`adjust_gradients_` needs the scores of a batch. Got none since the last time. "
                 "Call loss(batch) and backward() before it, once per step."
             )
-        strengths = pulls(mean_over_processes(mean_scores(self._seen), self._user[0]), self.beta)
+        strengths = pulls(self._mean_over_processes(mean_scores(self._seen)), self.beta)
         self._seen = []
         if not self._add_traces():
             return

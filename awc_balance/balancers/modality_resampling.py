@@ -96,7 +96,7 @@ class ModalityResampling(Resampling):
             raise ValueError(f"`share` should be above 0 and at most 1. Got {share!r}. Pass 1 to read all batches.")
         self.share = share
         self._correlates = profit == "pearson"
-        self._contribution = ShapleyContribution(self._user[1], self._encoders, profit, step=step)
+        self._contribution = ShapleyContribution(self._user[0], self._encoders, profit, step=step)
         self.contributions: dict[str, float] = {}
         self.rate = 0.0
 

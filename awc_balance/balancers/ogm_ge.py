@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.balancers.balancer import Balancer
-from awc_balance.balancers.processes import mean_over_processes
 from awc_balance.balancers.random_numbers import OwnRandom
 from awc_balance.balancers.run import Run
 from awc_balance.balancers.scores import (
@@ -163,7 +162,7 @@ class OGMGE(Balancer):
                 "`adjust_gradients_` needs the scores of a batch. Got none since the last time. "
                 "Call loss(batch) and backward() before it, once per step."
             )
-        self.coefficients = modulation(mean_over_processes(mean_scores(self._seen), self._user[0]), self.alpha)
+        self.coefficients = modulation(self._mean_over_processes(mean_scores(self._seen)), self.alpha)
         self._seen = []
         for modality, gradient in self._gradients():
             self._modulate_(gradient, self.coefficients[modality])

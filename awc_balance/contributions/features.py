@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -73,6 +75,29 @@ class Features:
             features[modality] = calls[0] if len(calls) == 1 else calls
         return features
 
+    def size(self) -> int:
+        """Bytes of all features together."""
+        leaves = leaves_of(list(self._outputs.values()))
+        return sum(leaf.numel() * leaf.element_size() for leaf in leaves if isinstance(leaf, Tensor))
+
+    def stacked(self, members: Tensor, samples: int) -> Features:
+        """Features of several coalitions, one after the other along the batch dimension.
+
+        Args:
+            members: Of the coalitions, boolean, `[coalitions, M]`, modalities in the order of the encoders.
+            samples: In the batch.
+
+        Raises:
+            ValueError: If a feature has numbers that are not by sample, `[batch, ...]`.
+        """
+        together = copy.copy(self)
+        together._outputs = {
+            module: [map_tensors(partial(_stacked, present, samples), output) for output in self._outputs[module]]
+            for present, modules in zip(members.T, self._modules.values(), strict=True)
+            for module in modules
+        }
+        return together
+
     def _refuse_nested(self) -> None:
         owners: dict[nn.Module, str] = {}
         parts = [(modality, part) for modality, modules in self._modules.items() for part in modules]
@@ -107,6 +132,17 @@ class Features:
 def zeroed(feature: Feature) -> Feature:
     """The feature with zeros for its numbers; masks and indices, which are boolean or integer, stay."""
     return map_tensors(lambda part: torch.zeros_like(part) if _is_numeric(part) else part.clone(), feature)
+
+
+def _stacked(present: Tensor, samples: int, part: Tensor) -> Tensor:
+    """A feature's part once for every coalition, zeroed where its modality is absent; masks and indices stay."""
+    by_sample = part.dim() > 0 and len(part) == samples
+    if not _is_numeric(part):
+        return part.repeat(len(present), *[1] * (part.dim() - 1)) if by_sample else part.clone()
+    if not by_sample:
+        raise ValueError(f"A feature should be by sample to be stacked, [{samples}, ...]. Got {tuple(part.shape)}.")
+    present = present.to(part.device).reshape(-1, *[1] * part.dim())
+    return torch.where(present, part, part.new_zeros(())).flatten(0, 1)
 
 
 def _is_numeric(tensor: Tensor) -> bool:

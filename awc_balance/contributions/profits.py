@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from awc_balance.contributions.moments import Moments, correlation, merge_moments, moments
+from awc_balance.contributions.moments import Moments, correlation, merge_moments, moments, pool_moments
+from awc_balance.nested import copied
 
 Statistics: TypeAlias = tuple[Tensor, ...]
 ProfitFunction: TypeAlias = Callable[[Tensor, Any], Tensor]
 
 
-class Profit(ABC):
-    """The worth of a coalition's prediction, higher being better, accumulated over batches.
-
-    The statistics of a batch are a tuple of float64 tensors that all have the shape of the profit: the output's,
-    or `()` where all outputs have one profit together. `merge` and `value` work element by element.
-    """
-
-    @abstractmethod
-    def measure(self, prediction: Tensor, target: Any) -> Statistics:  # noqa: ANN401
-        """The statistics of one batch."""
+class Accumulation(ABC):
+    """Statistics that add up over batches, and the profits that they give."""
 
     @abstractmethod
     def merge(self, first: Statistics, second: Statistics) -> Statistics:
@@ -35,17 +29,60 @@ class Profit(ABC):
     def value(self, statistics: Statistics) -> Tensor:
         """The profit of every output."""
 
+    def pool(self, folds: Statistics, weights: Tensor) -> Statistics:
+        """The statistics of several folds, each counted as often as its weight, a whole number, says.
+
+        Args:
+            folds: Statistics with the folds along the first axis.
+            weights: One per fold, at least 0, some above it.
+        """
+        counted = [
+            tuple(part[i] for part in folds) for i, weight in enumerate(weights.tolist()) for _ in range(round(weight))
+        ]
+        return reduce(self.merge, counted)
+
+    def shape(self, statistics: Statistics) -> tuple[int, ...]:
+        """The shape of one output, from statistics with the coalitions along the first axis."""
+        return tuple(torch.broadcast_shapes(*(part.shape[1:] for part in statistics)))
+
+
+class Profit(Accumulation):
+    """The worth of a coalition's prediction, higher being better, accumulated over batches.
+
+    The statistics of a batch are a tuple of float64 tensors that broadcast to the shape of the profit: the output's,
+    or `()` where all outputs have one profit together. `merge` and `value` work element by element, so that they may
+    be given statistics with the coalitions along a first axis.
+    """
+
+    @abstractmethod
+    def measure(self, prediction: Tensor, target: Any) -> Statistics:  # noqa: ANN401
+        """The statistics of one batch."""
+
+    def measure_each(self, predictions: Tensor, target: Any) -> Statistics:  # noqa: ANN401
+        """The statistics of one batch predicted from several coalitions, `[coalitions, batch, ...]`."""
+        measured = [self.measure(prediction, copied(target)) for prediction in predictions]
+        return tuple(torch.stack(parts) for parts in zip(*measured, strict=True))
+
 
 class Pearson(Profit):
     """Correlation of prediction and target over all samples seen, per output coordinate."""
 
     def measure(self, prediction: Tensor, target: Any) -> Statistics:  # noqa: ANN401
         """Means, variances and covariances, whatever the dtype in float64."""
-        return moments(*_same_shape(prediction, target))
+        return moments(*check_same_shape(prediction, target))
+
+    def measure_each(self, predictions: Tensor, target: Any) -> Statistics:  # noqa: ANN401
+        """The moments of all coalitions at once."""
+        check_same_shape(predictions[0], target)
+        return moments(predictions.detach(), target.detach())
 
     def merge(self, first: Statistics, second: Statistics) -> Statistics:
         """Moments of the samples of both."""
         return merge_moments(Moments(*first), Moments(*second))
+
+    def pool(self, folds: Statistics, weights: Tensor) -> Statistics:
+        """Moments of the samples of several folds, counted by any weights."""
+        return pool_moments(Moments(*folds), weights)
 
     def value(self, statistics: Statistics) -> Tensor:
         """Correlation per coordinate; 0 where the prediction or the target is constant."""
@@ -72,12 +109,16 @@ class MeanProfit(Profit):
             )
         worth = torch.as_tensor(worth)
         worth = worth.detach().double()
-        count = torch.full_like(worth, len(prediction))
+        count = worth.new_full([1] * worth.dim(), len(prediction))
         return count, worth * count
 
     def merge(self, first: Statistics, second: Statistics) -> Statistics:
         """Sums of both."""
         return tuple(a + b for a, b in zip(first, second, strict=True))
+
+    def pool(self, folds: Statistics, weights: Tensor) -> Statistics:
+        """Sums over folds, counted by any weights."""
+        return tuple(torch.tensordot(weights, part, 1) for part in folds)
 
     def value(self, statistics: Statistics) -> Tensor:
         """Mean per sample."""
@@ -105,12 +146,12 @@ def pearson(prediction: Tensor, target: Tensor) -> Tensor:
         >>> pearson(torch.tensor([[1.0, 5.0], [2.0, 5.0]]), torch.tensor([[3.0, 1.0], [9.0, 2.0]]))
         tensor([1., 0.], dtype=torch.float64)
     """
-    return correlation(moments(*_same_shape(prediction, target)))
+    return correlation(moments(*check_same_shape(prediction, target)))
 
 
 def negative_mse(prediction: Tensor, target: Tensor) -> Tensor:
     """Negative mean squared error of every output coordinate, in the target's unit squared."""
-    prediction, target = _same_shape(prediction, target)
+    prediction, target = check_same_shape(prediction, target)
     return -(prediction.double() - target.double()).square().mean(0)
 
 
@@ -125,7 +166,7 @@ def negative_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
 
 def negative_binary_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
     """Negative mean cross-entropy in nats of every yes-or-no output: logits `[batch, ...]`, targets 0 to 1 alike."""
-    prediction, target = _same_shape(prediction, target)
+    prediction, target = check_same_shape(prediction, target)
     return -F.binary_cross_entropy_with_logits(prediction.double(), target.double(), reduction="none").mean(0)
 
 
@@ -185,7 +226,7 @@ def _check_classes(prediction: Tensor, target: Any, *, probabilities: bool = Tru
         )
 
 
-def _same_shape(prediction: Tensor, target: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+def check_same_shape(prediction: Tensor, target: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     """Both, once they are known to fit together."""
     if not isinstance(target, Tensor) or prediction.shape != target.shape:
         got = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__

@@ -26,9 +26,14 @@ from awc_balance.fisher.gradients import (
 )
 from awc_balance.fisher.objective import Criterion, Objective
 from awc_balance.fisher.per_sample import PerSample
+from awc_balance.fisher.together import by_global_batch, over_all
+from awc_balance.fisher.vectorised import Way
 from awc_balance.nested import copied
 from awc_balance.precision import squared
 from awc_balance.preserve import Mode, differentiable_rnns, measuring
+from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.replicas import share_model
+from awc_balance.sharded import check_sharding, has_shards, local, refuse_sharded, reshard, spread_like, summed_like
 
 Form: TypeAlias = Literal["per_sample", "per_batch", "corrected"]
 
@@ -42,7 +47,9 @@ class FisherDiagonal:
     F_ii = 1/|D| sum over x in D of (dL_x / dtheta_i)^2 (AWC, arXiv 2501.05264, Eq. 8), with L_x the loss of one
     sample. Three forms:
 
-    - "per_sample": the equation as written. Exact, with the model in evaluation mode.
+    - "per_sample": the equation as written. Exact, with the model in evaluation mode. For linear, convolution, norm,
+      embedding and attention layers it costs little more than a forward and backward pass; `coverage` tells what was
+      slower.
     - "per_batch": the mean over batches of the squared gradient of the *batch mean*, as much public code has it.
       Smaller by up to the batch size, and it exaggerates modalities whose samples agree. Beware: an alpha that was
       tuned for one form is void for the other.
@@ -54,10 +61,16 @@ class FisherDiagonal:
     Args:
         encoders: One module per modality.
         form: See above.
-        samples: How many samples `estimate` reads at most; whole batches for the two batch forms. None: all.
+        samples: How many samples `estimate` reads at most, over all processes; whole batches for the two batch forms.
+            None: all.
         mode: "eval" measures in evaluation mode; "current" leaves dropout and batch norm as they are set, for the
             batch forms only, since one sample has no batch statistics.
-        chunk_size: Samples to vectorise over at once in "per_sample"; None chooses by memory.
+        chunk_size: Samples to vectorise over at once in "per_sample", where `coverage` says "vmap"; None chooses by
+            memory.
+        process_group: Which processes `estimate` together, each from its own batches: "auto", all of them, or those
+            of a model in `DistributedDataParallel`, wherever `torch.distributed` is initialised; None, each for
+            itself; or a group. The batch forms take one batch of each for a global batch. `update` reads what the
+            exchange of gradients left.
 
     Raises:
         TypeError: If `encoders` is not a mapping of modules.
@@ -80,6 +93,7 @@ class FisherDiagonal:
         samples: int | None = None,
         mode: Mode = "eval",
         chunk_size: int | None = None,
+        process_group: ProcessGroup = "auto",
     ) -> None:
         """See the class."""
         self.encoders = check_encoders(encoders)
@@ -97,12 +111,14 @@ class FisherDiagonal:
         self.samples = samples
         self.mode = mode
         self.chunk_size = chunk_size
+        self.process_group = Processes(None, process_group).group
         self.reset()
 
     def reset(self) -> None:
         """Forget everything measured."""
         self._estimate = self._empty()
         self._reached: set[Key] = set()
+        self._ways: Mapping[Key, Way] = {}
 
     def update(self, batch_size: int | None = None) -> None:
         """Take in the `.grad` of the encoders as `loss.backward()` left it, for the two batch forms.
@@ -151,6 +167,27 @@ class FisherDiagonal:
         """The sum of each modality's Fisher diagonal."""
         return trace(self.compute())
 
+    @property
+    def coverage(self) -> dict[str, dict[str, Way]]:
+        """How the last `estimate` took the per-sample gradients of each trained parameter, by modality and name.
+
+        "rule": from the inputs and output gradients of layers, at about the price of a backward pass. "vmap":
+        vectorised by `torch.func`. "one by one": a backward pass per sample, which is slow. The values are right
+        either way: a rule is used only where it is proven. The slowest is told where batches differed.
+
+        Raises:
+            RuntimeError: If nothing was estimated with form="per_sample".
+        """
+        if not self._ways:
+            raise RuntimeError(
+                f"`coverage` is about per-sample gradients. Got none, with form={self.form!r}. "
+                "Call estimate(loader, ...) with form='per_sample' first."
+            )
+        return {
+            modality: {name: self._ways[modality, name] for name in named if (modality, name) in self._ways}
+            for modality, named in parameters_by_modality(self.encoders).items()
+        }
+
     def estimate(
         self,
         loader: Iterable[Any],
@@ -180,23 +217,32 @@ class FisherDiagonal:
             ValueError: If all encoders are frozen, the loader is empty, or a loss or gradient is not finite. What
                 was measured before stays then.
         """
+        processes = Processes(model, self.process_group)
         model = check_model(model)
         check_encoders(self.encoders, model)
         check_callable("criterion", criterion, "Pass the loss function of your training.")
         step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
-        measure = self._measure(Objective(model, criterion, step))
+        if self.form == "per_sample":
+            refuse_sharded(model, "Per-sample gradients", "Use form='corrected'.")
+        reshard(model)
+        check_sharding(model, self._trainable().values(), processes.count)
+        measure, ways = self._measure(Objective(model, criterion, step))
         estimate, reached, seen = self._empty(), set[Key](), 0
+        together = over_all if self.form == "per_sample" else by_global_batch
         with measuring(model, criterion, step, loader=loader, mode=self.mode), _differentiable(model):
-            for number, batch in enumerate(iterate(loader, progress)):
-                measured = measure(self._first(copied(batch), seen))
-                refuse_non_finite(measured, f"batch {number}")
+            share_model(model, processes)
+            read = iterate(loader, progress)
+            read = processes.in_step(read) if has_shards(model) else read
+            batches = self._batches(read, measure, self._share(processes))
+            for measured in together(batches, self._trainable(), processes):
                 self._add(estimate, measured)
                 reached |= measured.reached
                 seen += measured.samples
                 if self.samples is not None and seen >= self.samples:
                     break
-        diagonal = self._compute(estimate, reached)
-        self._estimate, self._reached = estimate, reached
+            reshard(model)
+        diagonal = processes.attempt(lambda: self._compute(estimate, reached))
+        self._estimate, self._reached, self._ways = estimate, reached, ways
         return diagonal
 
     def _empty(self) -> Estimate:
@@ -209,25 +255,40 @@ class FisherDiagonal:
         else:
             estimate.add(measured.values, measured.samples)
 
-    def _measure(self, objective: Objective) -> Callable[[Any], Measured]:
-        """What is read off one batch in a pass."""
+    def _measure(self, objective: Objective) -> tuple[Callable[[Any], Measured], Mapping[Key, Way]]:
+        """What is read off one batch in a pass, and how for each parameter, as it goes."""
         parameters = self._trainable()
         if self.form == "per_sample":
-            return PerSample(objective, parameters, self.chunk_size).measure
+            per_sample = PerSample(objective, parameters, self.chunk_size)
+            return per_sample.measure, per_sample.coverage
+        leaves = list(objective.parameters())
 
         def measure(batch: Any) -> Measured:  # noqa: ANN401
             loss, samples = objective.with_count(batch)
-            values, reached = gradients(loss, parameters)
+            values, reached = gradients(loss, parameters, leaves)
             return Measured(values, samples, loss.detach(), reached)
 
-        return measure
+        return measure, {}
 
-    def _first(self, batch: Any, seen: int) -> Any:  # noqa: ANN401
-        """The samples of a batch that are still wanted; the batch forms take whole batches."""
+    def _share(self, processes: Processes) -> int | None:
+        """How many samples to take one by one in this process; the batch forms take whole batches."""
         if self.samples is None or self.form != "per_sample":
-            return batch
-        _, leaves, rebuild = split_samples(batch)
-        return rebuild([leaf[: self.samples - seen] for leaf in leaves])
+            return None
+        return (self.samples + processes.count - 1 - processes.rank) // processes.count
+
+    @staticmethod
+    def _batches(batches: Iterable[Any], measure: Callable[[Any], Measured], limit: int | None) -> Iterator[Measured]:
+        """What the batches of this process say, up to a number of samples."""
+        seen = 0
+        if limit == 0:
+            return
+        for number, batch in enumerate(batches):
+            measured = measure(_first(copied(batch), limit, seen))
+            refuse_non_finite(measured, f"batch {number}")
+            yield measured
+            seen += measured.samples
+            if limit is not None and seen >= limit:
+                break
 
     def _compute(self, estimate: Estimate, reached: set[Key]) -> Diagonal:
         values = estimate.result()
@@ -235,7 +296,7 @@ class FisherDiagonal:
         _check_no_overflow(values)
         return {
             modality: {
-                name: values[modality, name] if (modality, name) in values else as_dense(None, parameter).real
+                name: spread_like(_laid_out(values.get((modality, name)), parameter), parameter)
                 for name, parameter in named.items()
             }
             for modality, named in parameters_by_modality(self.encoders).items()
@@ -259,9 +320,26 @@ class FisherDiagonal:
 def trace(diagonal: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
     """The sum of each modality's Fisher diagonal."""
     return {
-        modality: sum((float(values.sum(dtype=torch.float64)) for values in named.values()), 0.0)
-        for modality, named in diagonal.items()
+        modality: sum((float(_total(values)) for values in named.values()), 0.0) for modality, named in diagonal.items()
     }
+
+
+def _laid_out(value: Tensor | None, parameter: nn.Parameter) -> Tensor:
+    """The value in the memory format of the parameter, of which per-sample gradients know nothing."""
+    kept = as_dense(None, parameter).real
+    return kept if value is None else kept.copy_(value)
+
+
+def _total(values: Tensor) -> Tensor:
+    return summed_like(local(values).sum(dtype=torch.float64), values)
+
+
+def _first(batch: Any, limit: int | None, seen: int) -> Any:  # noqa: ANN401
+    """The samples of a batch that are still wanted."""
+    if limit is None:
+        return batch
+    _, leaves, rebuild = split_samples(batch)
+    return rebuild([leaf[: limit - seen] for leaf in leaves])
 
 
 def _check_reached(wanted: set[Key], reached: set[Key]) -> None:

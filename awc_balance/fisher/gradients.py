@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from awc_balance.precision import at_least_float32
+from awc_balance.sharded import is_sharded, local
 
 Key: TypeAlias = tuple[str, str]
 """Modality, and name of the parameter inside its encoder."""
@@ -28,12 +29,39 @@ class Measured(NamedTuple):
     """The parameters that the loss depends on."""
 
 
-def gradients(loss: Tensor, parameters: Mapping[Key, nn.Parameter]) -> tuple[Gradients, set[Key]]:
-    """The gradients of a scalar loss, zeros where it does not depend on a parameter, and those it does depend on."""
+def gradients(
+    loss: Tensor, parameters: Mapping[Key, nn.Parameter], others: Iterable[Tensor] = ()
+) -> tuple[Gradients, set[Key]]:
+    """The gradients of a scalar loss, zeros where it does not depend on a parameter, and those it does depend on.
+
+    Args:
+        loss: Of a batch.
+        parameters: What to differentiate by.
+        others: All further leaves that the loss may depend on; needed where parameters are sharded.
+    """
     found: tuple[Tensor | None, ...] = (None,) * len(parameters)
-    if loss.requires_grad:
+    if loss.requires_grad and any(map(is_sharded, parameters.values())):
+        found = _by_backward(loss, list(parameters.values()), others)
+    elif loss.requires_grad:
         found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return collect(parameters, found)
+
+
+def _by_backward(loss: Tensor, parameters: Sequence[Tensor], others: Iterable[Tensor]) -> tuple[Tensor | None, ...]:
+    """The gradients of sharded parameters, which exist as `.grad` only; that is as before afterwards.
+
+    They are the means over the processes already.
+    """
+    leaves = dict.fromkeys([*parameters, *others])
+    before = {leaf: leaf.grad for leaf in leaves}
+    try:
+        for leaf in leaves:
+            leaf.grad = None
+        loss.backward()
+        return tuple(parameter.grad for parameter in parameters)
+    finally:
+        for leaf, gradient in before.items():
+            leaf.grad = gradient
 
 
 def collect(parameters: Mapping[Key, nn.Parameter], found: Iterable[Tensor | None]) -> tuple[Gradients, set[Key]]:
@@ -44,9 +72,13 @@ def collect(parameters: Mapping[Key, nn.Parameter], found: Iterable[Tensor | Non
 
 
 def as_dense(gradient: Tensor | None, parameter: nn.Parameter) -> Tensor:
-    """A dense copy in float32 or better of a gradient that may be sparse, low in precision or missing."""
+    """A dense copy in float32 or better of a gradient that may be sparse, low in precision or missing.
+
+    Of sharded parameters it is this process's shard.
+    """
     if gradient is None:
-        return at_least_float32(torch.zeros_like(parameter, requires_grad=False))
+        return at_least_float32(torch.zeros_like(local(parameter.detach()), requires_grad=False))
+    gradient = local(gradient.detach())
     dense = gradient.detach().to_dense() if gradient.layout != torch.strided else gradient.detach().clone()
     return at_least_float32(dense)
 

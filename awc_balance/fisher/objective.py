@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
+from torch.func import vmap
 
-from awc_balance.batches import Step, predict, sample_count
+from awc_balance.batches import Step, predict, sample_count, split_samples
+from awc_balance.nested import leaves_of
 
 Criterion: TypeAlias = Callable[[Any, Any], Tensor]
 
@@ -53,6 +57,30 @@ class Objective(nn.Module):
                     "form='corrected', which needs whole batches only."
                 )
         return task_loss(self._criterion, prediction, target)
+
+    def predict(self, batch: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        """The prediction and target of a batch."""
+        return predict(self._step, self.model, batch)
+
+    def losses(self, prediction: Any, target: Any, samples: int) -> Tensor:  # noqa: ANN401
+        """The loss `[samples]` of every sample by itself, whatever the criterion makes of a batch.
+
+        Raises:
+            ValueError: If prediction and target are not of that many samples each, along the first axis.
+        """
+        count, leaves, rebuild = split_samples((prediction, target))
+        if count != samples or any(leaf.dim() == 0 for leaf in leaves_of(prediction) if isinstance(leaf, Tensor)):
+            raise ValueError(f"A prediction should be of {samples} samples. Got {count}. Use form='corrected'.")
+
+        def loss_of(*sample: Tensor) -> Tensor:
+            return task_loss(self._criterion, *rebuild(list(sample)))
+
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                return vmap(lambda *sample: loss_of(*(leaf.unsqueeze(0) for leaf in sample)))(*leaves)
+        except (RuntimeError, ValueError):  # such as a choice of elements that depends on their values
+            return torch.stack([loss_of(*(leaf[i : i + 1] for leaf in leaves)) for i in range(samples)])
 
     def with_count(self, batch: Any) -> tuple[Tensor, int]:  # noqa: ANN401
         """The loss of a batch, and its number of samples."""

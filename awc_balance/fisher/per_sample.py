@@ -1,38 +1,24 @@
-"""Squared gradients of the loss of single samples."""
+"""Sums of squared per-sample gradients, by the fastest way that is proven for each parameter."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
-from math import isfinite
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any, get_args
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch import nn
 
 from awc_balance.batches import split_samples
-from awc_balance.fisher.gradients import Gradients, Key, Measured, gradients
+from awc_balance.fisher.gradients import Key, Measured
 from awc_balance.fisher.objective import Objective
-from awc_balance.precision import at_least_float32, squared
-from awc_balance.preserve import measuring
+from awc_balance.fisher.proof import LayerRules
+from awc_balance.fisher.vectorised import Vectorised, Way
 
-CHUNK_ELEMENTS = 2**25
-"""Elements of per-sample gradients held at once if no chunk size is given: 128 MiB of float32."""
-
-CHECKED = 2
-"""Samples whose vectorised gradients are compared with autograd's."""
-
-Samples: TypeAlias = list[Tensor]
-Rebuild: TypeAlias = Callable[[Samples], Any]
-Found: TypeAlias = tuple[Gradients, Tensor]
-"""Gradients `[samples, ...]` and losses `[samples]`."""
+WAYS = get_args(Way)
+"""From fast to slow."""
 
 
 class PerSample:
-    """Sums of squared per-sample gradients, vectorised over samples where `torch.func` can, else one at a time.
-
-    Before the vectorised gradients are relied on, those of the first samples are compared with autograd's.
+    """By the rules of layers where they are proven, vectorised for the rest, one at a time where that fails.
 
     Args:
         objective: The loss.
@@ -44,102 +30,33 @@ class PerSample:
         """See the class."""
         self._objective = objective
         self._parameters = dict(parameters)
-        self._names = _names_of(objective, self._parameters)
-        elements = sum(parameter.numel() for parameter in self._parameters.values())
-        self._chunk = chunk_size or max(1, CHUNK_ELEMENTS // max(elements, 1))
-        self._vectorise: bool | None = None
-        self._reached: set[Key] = set()
+        self._chunk_size = chunk_size
+        self._rules = LayerRules(objective, parameters)
+        self._slower: dict[frozenset[Key], Vectorised] = {}
+        self.coverage: dict[Key, Way] = {}
+        """The slowest way taken so far for each parameter."""
 
     def measure(self, batch: Any) -> Measured:  # noqa: ANN401
         """The sums of squared gradients over the samples of a batch."""
         count, samples, rebuild = split_samples(batch)
-        if self._vectorise is None:
-            self._vectorise = True
-            exact, fast = ([leaf[:CHECKED].clone() for leaf in samples] for _ in range(2))
-            if not self._agree(self._one_by_one(exact, rebuild)[0], self._gradients(fast, rebuild)[0]):
-                self._stop_vectorising("the vectorised ones differ from autograd's")
-        total: Gradients = {}
-        losses: list[Tensor] = []
-        chunk = self._chunk  # of this batch: it shrinks when vectorising stops on the way
-        for start in range(0, count, chunk):
-            # Copies, since the model may change its inputs in place.
-            found, loss = self._gradients([leaf[start : start + chunk].clone() for leaf in samples], rebuild)
-            losses.append(loss)
-            for key, gradient in found.items():
-                square = squared(gradient).sum(0)
-                total[key] = total[key].add_(square) if key in total else square
-        # Vectorised gradients are zeros, not None, where there is no dependence.
-        self._reached |= {key for key, value in total.items() if key not in self._reached and bool(value.any())}
-        return Measured(total, count, torch.cat(losses).mean(), self._reached)
+        found = self._rules.measure(samples, rebuild)
+        squares = {} if found is None else found.squares
+        self._note(frozenset(squares), "rule")
+        rest = frozenset(self._parameters) - set(squares)
+        if found is not None and not rest:
+            return Measured(squares, count, found.losses.mean(), found.reached)
+        slower = self._slower_for(rest)
+        measured = slower.measure(batch)
+        self._note(rest, slower.way)
+        values = {key: squares[key] if key in squares else measured.values[key] for key in self._parameters}
+        return measured._replace(values=values, reached=measured.reached | (found.reached if found else set()))
 
-    def _gradients(self, samples: Samples, rebuild: Rebuild) -> Found:
-        """In the fastest way that is known to be right."""
-        if self._vectorise:
-            try:
-                # Or what a forward pass leaves on a module would be a tensor of torch.func's, dead by now.
-                with measuring(self._objective, mode="current"):
-                    return self._vectorised(samples, rebuild)
-            except Exception as error:
-                self._stop_vectorising(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
-        return self._one_by_one(samples, rebuild)
+    def _slower_for(self, keys: frozenset[Key]) -> Vectorised:
+        if keys not in self._slower:
+            parameters = {key: parameter for key, parameter in self._parameters.items() if key in keys}
+            self._slower[keys] = Vectorised(self._objective, parameters, self._chunk_size)
+        return self._slower[keys]
 
-    def _one_by_one(self, samples: Samples, rebuild: Rebuild) -> Found:
-        """By autograd."""
-        found, losses = [], []
-        for i in range(len(samples[0])):
-            loss = self._objective(rebuild([leaf[i : i + 1] for leaf in samples]))
-            gradient, reached = gradients(loss, self._parameters)
-            self._reached |= reached
-            found.append(gradient)
-            losses.append(loss.detach())
-        return {key: torch.stack([g[key] for g in found]) for key in self._parameters}, torch.stack(losses)
-
-    @torch.no_grad()  # or the gradients would keep a graph to the parameters that are not differentiated
-    def _vectorised(self, samples: Samples, rebuild: Rebuild) -> Found:
-        """By `vmap(grad)`."""
-
-        def objective(values: Gradients, *sample: Tensor) -> Tensor:
-            named = {name: values[key] for key, names in self._names.items() for name in names}
-            batch = rebuild([leaf.unsqueeze(0) for leaf in sample])
-            loss: Tensor = functional_call(self._objective, named, (batch,), tie_weights=False)
-            return loss
-
-        values = {key: parameter.detach() for key, parameter in self._parameters.items()}
-        in_dims = (None, *(0 for _ in samples))
-        with warnings.catch_warnings():
-            # An operation without a batching rule is run sample by sample inside, which is slower but right.
-            warnings.filterwarnings("ignore", message="There is a performance drop")
-            found, losses = vmap(grad_and_value(objective), in_dims, randomness="different")(values, *samples)
-        return {key: at_least_float32(gradient) for key, gradient in found.items()}, losses
-
-    def _stop_vectorising(self, reason: str) -> None:
-        self._vectorise = False
-        self._chunk = 1
-        warnings.warn(
-            f"Per-sample gradients of this model cannot be vectorised ({reason}); one sample is taken at a time, "
-            "which is right but slow. form='corrected' needs no per-sample gradients.",
-            stacklevel=2,
-        )
-
-    def _agree(self, exact: Gradients, fast: Gradients) -> bool:
-        """Whether two sets of gradients are equal up to what the order of summation makes of them."""
-        norms = {key: float(torch.linalg.vector_norm(gradient)) for key, gradient in exact.items()}
-        if not all(map(isfinite, norms.values())):
-            return True  # nothing to compare; such a batch is refused as a whole
-        rounding = max(torch.finfo(parameter.dtype).eps for parameter in self._parameters.values())
-        for key, norm in norms.items():
-            allowed = rounding**0.5 * norm + 10 * rounding * max(norms.values())
-            if not float(torch.linalg.vector_norm(fast[key] - exact[key])) <= allowed:
-                return False
-        return True
-
-
-def _names_of(objective: nn.Module, parameters: Mapping[Key, nn.Parameter]) -> dict[Key, list[str]]:
-    """Every place where a parameter is registered, once: a module may be reached under several names."""
-    keys = {id(parameter): key for key, parameter in parameters.items()}
-    names: dict[Key, list[str]] = {key: [] for key in parameters}
-    for prefix, module in objective.named_modules():  # names every module once
-        for name, parameter in module.named_parameters(prefix, recurse=False, remove_duplicate=False):
-            if id(parameter) in keys:
-                names[keys[id(parameter)]].append(name)
-    return names
+    def _note(self, keys: frozenset[Key], way: Way) -> None:
+        for key in keys:
+            self.coverage[key] = max(self.coverage.get(key, way), way, key=WAYS.index)

@@ -28,12 +28,13 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method may use: the model, its task, training batches, and batches held out from training."""
+    """The model, its task and data; a method may use all but the test batches."""
 
     model: nn.Module
     task: Task
     batches: Iterable[Any]
     held_out: Iterable[Any]
+    test: Iterable[Any]
     epochs: int
     seed: int
 

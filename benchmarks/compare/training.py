@@ -50,56 +50,81 @@ class Run:
 
 
 def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
-    """Train, and test the epoch that is best on the held-out part.
+    """Train with a method, and test the epoch that is best on the held-out part.
 
     Args:
         run: The settings.
         tick: Called after every epoch.
 
     Returns:
-        `held_out` and `test` errors of that epoch, `best_epoch`, `test_last_epoch`, `curve` (held-out error by
-        epoch), `seconds` of the training epochs, and for plain training `contributions` on held-out samples. A run
-        whose loss stops being finite ends there; its errors are those of the best epoch before, or None.
+        `run`, what `fit` gives, and for plain training `contributions` on held-out samples.
     """
-    task = load_task(run.task, run.data)
-    splits = task.splits.only(run.modalities)
-    torch.manual_seed(run.seed)
-    model = task.build(run.modalities)
-    loader, held_out = batches(splits.train, task.batch_size, run.seed), batches(splits.held_out, 512)
-    method = METHODS[run.method]
-    balancer = method.build(Setup(model, task, loader, held_out, run.epochs, run.seed), run.strength)
-    decay = run.strength if method.decays else task.weight_decay
+    method, task = METHODS[run.method], load_task(run.task, run.data)
+    setup = prepare(task, run.modalities, run.seed, run.epochs)
+    balancer = method.build(setup, run.strength)
+    fitted = fit(setup, balancer, tick, weight_decay=run.strength if method.decays else None)
+    return {
+        "run": {**describe(run), "modalities": list(run.modalities)},
+        **fitted,
+        "contributions": _contributions(setup) if run.method == PLAIN else None,
+    }
+
+
+def prepare(task: Task, modalities: tuple[str, ...], seed: int, epochs: int) -> Setup:
+    """A fresh model of some modalities, with its data."""
+    splits = task.splits.only(modalities)
+    torch.manual_seed(seed)
+    model = task.build(modalities)
+    loader = batches(splits.train, task.batch_size, seed)
+    return Setup(model, task, loader, batches(splits.held_out, 512), batches(splits.test, 512), epochs, seed)
+
+
+def fit(
+    setup: Setup, balancer: Balancer, tick: Callable[[], None], weight_decay: float | None = None
+) -> dict[str, Any]:
+    """Train the model, leave it as it was after the epoch that is best on the held-out part, and test it.
+
+    Args:
+        setup: The model and its data.
+        balancer: Of the model.
+        tick: Called after every epoch.
+        weight_decay: In place of the task's own.
+
+    Returns:
+        `held_out` and `test` errors of the best epoch, `best_epoch`, `test_last_epoch`, `curve` (held-out error by
+        epoch), and `seconds` of the training epochs. Where the loss stops being finite training ends; the errors
+        are those of the best epoch before, or None.
+    """
+    model, task = setup.model, setup.task
     optimizer = torch.optim.Adam(
-        [*model.parameters(), *balancer.parameters()], lr=task.learning_rate, weight_decay=decay
+        [*model.parameters(), *balancer.parameters()],
+        lr=task.learning_rate,
+        weight_decay=task.weight_decay if weight_decay is None else weight_decay,
     )
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, max(1, round(0.6 * run.epochs)), 0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, setup.share(0.6), 0.1)
     curve: list[float] = []
     seconds, best = 0.0, copy.deepcopy(model.state_dict())
-    for _ in range(run.epochs):
+    for _ in range(setup.epochs):
         started = time.perf_counter()
-        finite = _epoch(balancer, optimizer, loader)
+        finite = _epoch(balancer, optimizer, setup.batches)
         seconds += time.perf_counter() - started
         schedule.step()
-        error = mean_error(model, held_out, task) if finite else math.nan
+        error = mean_error(model, setup.held_out, task) if finite else math.nan
         if not math.isfinite(error):
             break
         curve.append(error)
         if error <= min(curve):
             best = copy.deepcopy(model.state_dict())
         tick()
-    test = batches(splits.test, 512)
-    last = mean_error(model, test, task)
+    last = mean_error(model, setup.test, task)
     model.load_state_dict(best)
     return {
-        "run": {"task": run.task, "method": run.method, "strength": run.strength, "seed": run.seed}
-        | {"modalities": list(run.modalities), "epochs": run.epochs},
         "held_out": min(curve) if curve else None,
-        "test": mean_error(model, test, task) if curve else None,
+        "test": mean_error(model, setup.test, task) if curve else None,
         "best_epoch": len(curve) - curve[::-1].index(min(curve)) if curve else None,
         "test_last_epoch": last if math.isfinite(last) else None,
         "curve": curve,
         "seconds": seconds,
-        "contributions": _contributions(model, held_out, task) if run.method == PLAIN else None,
     }
 
 
@@ -125,9 +150,9 @@ def mean_error(model: nn.Module, loader: Iterable[Any], task: Task) -> float:
     return torch.cat(errors).double().mean().item()
 
 
-def _contributions(model: nn.Module, loader: Iterable[Any], task: Task) -> dict[str, float]:
-    encoders: Any = model.encoders
-    return dict(ShapleyContribution(model, encoders, task.profit).evaluate(loader))
+def _contributions(setup: Setup) -> dict[str, float]:
+    model, encoders, _ = setup.parts
+    return dict(ShapleyContribution(model, encoders, setup.task.profit).evaluate(setup.held_out))
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from examples.mmfi import processes
 from examples.mmfi.dataset import Batch, Points, PoseFrames, frame_loader
-from examples.mmfi.settings import Settings
+from examples.mmfi.settings import AWC, Settings
 
 Parts = list[Batch]
 """A batch, or a process's share of it, in parts of equal size."""
@@ -110,17 +110,17 @@ def training_batches(frames: PoseFrames, settings: Settings, device: torch.devic
     return PartedBatches(_parts(frames, size, order, device, workers), settings.accumulation, order)
 
 
-def awc_batches(frames: PoseFrames, settings: Settings, device: torch.device, workers: int = 0) -> PartedBatches:
-    """What AWC measures on: the same batches, whole in every process, in parts as small as in training.
+def method_batches(frames: PoseFrames, settings: Settings, device: torch.device, workers: int = 0) -> PartedBatches:
+    """What a method measures on at the start of an epoch: the same frames, the same in every process.
 
-    For Fisher diagonals of single samples a batch is a part, since it does not matter how samples are batched.
-    The arguments and errors are those of `training_batches`.
+    Where gradients of whole batches are squared a batch has parts as small as in training. Elsewhere it does not
+    matter how samples are batched, and a batch is a part. The arguments and errors are those of `training_batches`.
     """
     size, parts = part_size(settings), settings.accumulation * processes.count()
-    if settings.awc.get("fisher") == "per_sample":
-        parts = 1  # samples are taken out of a single part, and their number is no matter
+    if settings.method != AWC or settings.method_options.get("fisher") == "per_sample":
+        parts = 1
     order = EpochOrder(len(frames), size * parts, settings.seed)
-    limit = settings.awc_frames and math.ceil(settings.awc_frames / (size * parts))
+    limit = settings.method_frames and math.ceil(settings.method_frames / (size * parts))
     return PartedBatches(_parts(frames, size, order, device, workers), parts, order, limit)
 
 

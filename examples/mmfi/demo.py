@@ -16,7 +16,8 @@ from examples.mmfi.reproduce import figures, plans
 from examples.mmfi.reproduce.command import add_run_options, changed
 from examples.mmfi.reproduce.output import report
 from examples.mmfi.reproduce.runs import finished, scaled
-from examples.mmfi.settings import Settings
+from examples.mmfi.reproduce.tables import is_balanced
+from examples.mmfi.settings import PLAIN, Settings
 from examples.mmfi.simulator import Settings as Simulation
 from examples.mmfi.simulator import simulate_tree
 from examples.report import Results
@@ -73,7 +74,7 @@ def quick(settings: Settings) -> Settings:
 
 def _length(settings: Settings) -> int:
     """Longer for runs that take longer."""
-    return 2 * len(settings.modalities) + bool(settings.awc)
+    return 2 * len(settings.modalities) + (settings.method != PLAIN)
 
 
 def _simulated(out: Path) -> Path:
@@ -87,7 +88,7 @@ def _draw(results: Results, out: Path) -> Sequence[Path]:
     """The figures that the finished runs allow."""
     most = max(len(result["run"]["modalities"]) for result in results)
     joint = [result for result in results if len(result["run"]["modalities"]) == most]
-    plain = [result for result in joint if not result["run"]["awc"]]
+    plain = [result for result in joint if not is_balanced(result)]
     files = [figures.errors(results, out / "errors.png")]
     if plain:
         files += [

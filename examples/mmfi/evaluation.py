@@ -20,7 +20,11 @@ SAMPLE_POSES = 4
 
 
 class Evaluation:
-    """Measures of a model on some frames, the same on every process."""
+    """Measures of a model on some frames, the same on every process.
+
+    Attributes:
+        measured: Batches of some of the frames, all of them in every process.
+    """
 
     def __init__(self, frames: PoseFrames, settings: Settings, device: torch.device) -> None:
         """Measure on frames that are not trained on."""
@@ -28,7 +32,7 @@ class Evaluation:
         size = part_size(settings)
         self._step = batch_step(device, settings.precision)
         self._share = self._loader(range(processes.rank(), len(frames), processes.count()), size)
-        self._measured = self._loader(evenly(range(len(frames)), settings.measured_frames), size)
+        self.measured = self._loader(evenly(range(len(frames)), settings.measured_frames), size)
 
     def errors(self, model: PoseModel) -> dict[str, float]:
         """MPJPE and PA-MPJPE over all frames, in mm; every process predicts its share."""
@@ -37,11 +41,11 @@ class Evaluation:
 
     def contributions(self, model: PoseModel) -> dict[str, dict[str, float]]:
         """Contribution by modality under each of `measures.PROFITS`."""
-        return contributions(model, model.encoders, self._measured, self._step)
+        return contributions(model, model.encoders, self.measured, self._step)
 
     def spread(self, model: PoseModel) -> dict[str, float]:
         """Standard deviation, in mm, of predictions from one modality alone; see `measures.spread`."""
-        return spread(model, model.encoders, self._measured, self._step)
+        return spread(model, model.encoders, self.measured, self._step)
 
     def poses(self, model: PoseModel) -> dict[str, Any]:
         """True and predicted poses of a few frames, far apart, in whole mm."""

@@ -10,67 +10,72 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from awc_balance import AWCRegularizer
+from awc_balance.balancers import AWC
 from examples.mmfi import processes
 from examples.mmfi.batches import Parts
+from examples.mmfi.dataset import Batch
+from examples.mmfi.methods import build_balancer
 from examples.mmfi.models import build_model
-from examples.mmfi.precision import autocast, awc_step
+from examples.mmfi.precision import training_step
 from examples.mmfi.settings import Settings
-from examples.pose_metrics import mpjpe
 
 Progress: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 class Learner:
-    """A model with its optimizer, schedule, loss scaler and, if wanted, AWC; equal in all processes.
+    """A model with its optimizer, schedule, loss scaler and balancing method; equal in all processes.
 
     Attributes:
         model: The model, without a wrapper.
-        awc: The regularizer; None for plain training.
+        balancer: The method; `Plain` for plain training.
     """
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
-        """Build all of it, with weights drawn from the seed."""
-        self._device, self._precision = device, settings.precision
+    def __init__(self, settings: Settings, device: torch.device, held_out: Iterable[Batch] = ()) -> None:
+        """Build all of it, with weights drawn from the seed; `held_out` is for methods that compare losses."""
+        self._device = device
         torch.manual_seed(settings.seed)
-        self.model = build_model(settings.modalities, settings.fusion, settings.preset).to(device)
+        self.model = build_model(settings.modalities, settings.fusion, settings.preset, settings.wifi_encoder)
+        self.model.to(device)
+        self._parallel = DistributedDataParallel(self.model) if processes.count() > 1 else self.model
+        step = training_step(device, settings.precision)
+        self.balancer = build_balancer(settings, self._parallel, self.model, step, held_out)
         torch.manual_seed(settings.seed + processes.rank())  # dropout differs between processes
-        self.awc: AWCRegularizer | None = None
-        if settings.awc:
-            step = awc_step(device, settings.precision)
-            self.awc = AWCRegularizer(self.model, self.model.encoders, mpjpe, step=step, **settings.awc)
         self._optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            [*self.model.parameters(), *self.balancer.parameters()],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
         )
+        self.balancer.check(self._optimizer)
         self._schedule = torch.optim.lr_scheduler.StepLR(self._optimizer, settings.drop_every, 0.1)  # paper
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-        self._parallel = DistributedDataParallel(self.model) if processes.count() > 1 else self.model
 
-    def start_epoch(self, batches: Iterable[Parts], progress: Progress | None = None) -> None:
-        """Begin an epoch of AWC: anchors, strengths and Fisher diagonals.
+    @property
+    def awc_history(self) -> list[dict[str, Any]]:
+        """What AWC measured and chose, by epoch of its window; empty for other methods."""
+        return self.balancer.regularizer.history if isinstance(self.balancer, AWC) else []
+
+    def start_epoch(self, batches: Iterable[Parts]) -> None:
+        """Begin an epoch of the method.
 
         Args:
             batches: The same in all processes: each measures what a single one would.
-            progress: A wrapper that shows the progress of a pass.
         """
-        if self.awc is not None:
-            self.awc.start_epoch(batches, progress=progress)
-            processes.copy_buffers(self.awc)
-            self.awc.set_extra_state(processes.gathered(self.awc.get_extra_state())[0])
+        self.balancer.start_epoch(batches)
+        processes.copy_buffers(self.balancer)
+        self.set_own_state(processes.gathered(self.own_state())[0])
 
     def update(self, parts: Parts) -> Tensor:
-        """Take one optimizer step on a process's share of a batch; returns the task loss, without waiting for it."""
+        """Take one optimizer step on a process's share of a batch; returns the loss, without waiting for it."""
         self.model.train()
         total = torch.zeros((), device=self._device)
-        for number, (inputs, target) in enumerate(parts, 1):
+        for number, part in enumerate(parts, 1):
             with self._exchanging(number == len(parts)):
-                with autocast(self._device, self._precision):
-                    loss = mpjpe(self._parallel(inputs), target) / len(parts)
+                loss = self.balancer.loss(part) / len(parts)
                 self._scaler.scale(loss).backward()
             total += loss.detach()
+        processes.average_gradients(self.balancer.parameters())  # those of the model were averaged by its wrapper
         self._scaler.unscale_(self._optimizer)
-        if self.awc is not None:
-            self.awc.add_gradient_()  # once a step, however many parts and processes
+        self.balancer.adjust_gradients_()  # once a step, however many parts and processes
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
@@ -90,14 +95,22 @@ class Learner:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
+    def own_state(self) -> dict[str, Any]:
+        """The plain values of the method, which may differ between processes in the middle of an epoch."""
+        return processes.extra_states(self.balancer)
+
+    def set_own_state(self, state: dict[str, Any]) -> None:
+        """Put back what `own_state` gave."""
+        processes.set_extra_states(self.balancer, state)
+
     def _parts(self) -> dict[str, Any]:
-        parts = {
+        return {
             "model": self.model,
             "optimizer": self._optimizer,
             "schedule": self._schedule,
             "scaler": self._scaler,
+            "balancer": self.balancer,
         }
-        return parts if self.awc is None else parts | {"awc": self.awc}
 
     def _exchanging(self, exchanged: bool) -> AbstractContextManager[None]:
         """A context for a backward pass after which processes exchange gradients, or add more of their own first."""

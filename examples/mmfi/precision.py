@@ -28,19 +28,25 @@ def batch_step(device: torch.device, precision: str) -> Step:
     return step
 
 
-def awc_step(device: torch.device, precision: str) -> Step:
-    """The same for a batch in parts, whose gradient takes the memory of one part.
+def training_step(device: torch.device, precision: str) -> Step:
+    """The same for training, and for a batch in parts that a method measures on at the start of an epoch.
 
-    Activations of a part are computed again for the backward pass. Never in float16, where gradients that are
-    not scaled vanish: in float32 then.
+    The gradient of a batch in parts takes the memory of one part: activations of a part are computed again for the
+    backward pass. Never in float16, where gradients that are not scaled vanish: in float32 then.
     """
-    step = batch_step(device, "float32" if precision == "float16" else precision)
+    trained, measured = (batch_step(device, name) for name in (precision, _measuring(precision)))
 
-    def joined(model: nn.Module, parts: Parts) -> tuple[Tensor, Tensor]:
-        if len(parts) == 1:
-            return step(model, parts[0])
-        pairs = [recomputed(step, model, part, use_reentrant=False) for part in parts]
+    def step(model: nn.Module, batch: Batch | Parts) -> tuple[Tensor, Tensor]:
+        if not isinstance(batch, list):
+            return trained(model, batch)
+        if len(batch) == 1:
+            return measured(model, batch[0])
+        pairs = [recomputed(measured, model, part, use_reentrant=False) for part in batch]
         predictions, targets = zip(*pairs, strict=True)
         return torch.cat(predictions), torch.cat(targets)
 
-    return joined
+    return step
+
+
+def _measuring(precision: str) -> str:
+    return "float32" if precision == "float16" else precision

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -84,3 +84,28 @@ def copy_buffers(module: nn.Module) -> None:
     if dist.is_initialized():
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Average gradients over the processes, as `DistributedDataParallel` does with those of what it wraps."""
+    if dist.is_initialized():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= count()
+
+
+def extra_states(module: nn.Module) -> dict[str, Any]:
+    """The plain values in the state of a module and its parts, by name: all but parameters and buffers."""
+    return {name: part.get_extra_state() for name, part in _with_extra_state(module)}
+
+
+def set_extra_states(module: nn.Module, states: Mapping[str, Any]) -> None:
+    """Put back what `extra_states` gave."""
+    for name, part in _with_extra_state(module):
+        part.set_extra_state(states[name])
+
+
+def _with_extra_state(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    named = module.named_modules()
+    return [(name, part) for name, part in named if type(part).get_extra_state is not nn.Module.get_extra_state]

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from examples.mmfi.conventions import MODALITIES
-from examples.mmfi.models import FUSIONS, PRESETS
+from examples.mmfi.models import ALL_FUSIONS, DECISION, PRESETS, WIFI_ENCODERS
 from examples.mmfi.protocols import PROTOCOLS, SPLITS
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+PLAIN, AWC = "plain", "AWC"
+METHODS = (
+    PLAIN, AWC, "G-Blending", "OGM-GE", "AGM", "Modality-level", "Sample-level", "MMPareto", "InfoReg",
+)  # fmt: skip
+"""Balancing methods, by the names in the paper's Table 1 where it has them; see `examples.mmfi.methods`."""
 PAPER_AWC = {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0, "window": 20}  # paper, best pair and window
 
 
@@ -25,11 +30,13 @@ class Settings:
         protocol: `P1`, `P2` or `P3`.
         split: `S1`, `S2` or `S3`.
         modalities: The inputs, in any order.
-        fusion: One of `models.FUSIONS`.
+        fusion: One of `models.ALL_FUSIONS`.
+        wifi_encoder: One of `models.WIFI_ENCODERS`.
         preset: One of `models.PRESETS`.
-        awc: Arguments of `AWCRegularizer`, such as `PAPER_AWC`; without any, plain training.
-        awc_frames: Training frames, drawn anew every epoch, that contributions and Fisher diagonals of the AWC
-            are measured on, in whole batches; None for all.
+        method: Balancing method, one of `METHODS`.
+        method_options: Arguments of its class in `awc_balance.balancers`, such as `PAPER_AWC`.
+        method_frames: Training frames, drawn anew every epoch, that the method measures on at the start of an
+            epoch, if it does, in whole batches; None for all.
         epochs: Passes over the training frames.
         batch_size: Frames of an optimizer step, over all processes and parts.
         accumulation: Parts that a process reads its share of a batch in, to save memory.
@@ -56,8 +63,10 @@ class Settings:
     modalities: tuple[str, ...] = MODALITIES
     fusion: str = "concat"
     preset: str = "paper"
-    awc: dict[str, Any] = field(default_factory=dict)
-    awc_frames: int | None = None
+    wifi_encoder: str = "metafi"
+    method: str = PLAIN
+    method_options: dict[str, Any] = field(default_factory=dict)
+    method_frames: int | None = None
     epochs: int = 50
     batch_size: int = 192
     accumulation: int = 1
@@ -85,6 +94,19 @@ class Settings:
             raise ValueError(
                 f"`accumulation` should divide `batch_size`. Got `{self.accumulation}` and `{self.batch_size}`. "
                 "Pass for example 4 for 192."
+            )
+        self._check_method()
+
+    def _check_method(self) -> None:
+        if self.method == PLAIN and self.method_options:
+            raise ValueError(
+                f"`method_options` should be of a balancing method. Got {self.method_options} for plain training. "
+                f"Choose one of {', '.join(METHODS[1:])}, or leave them out."
+            )
+        if self.method != PLAIN and self.fusion == DECISION:
+            raise ValueError(
+                f"`method` should be {PLAIN} with the fusion {DECISION}, which trains every modality for itself. "
+                f"Got `{self.method}`. Choose another fusion."
             )
 
 
@@ -114,13 +136,15 @@ class Resources:
 _CHOICES: Mapping[str, Collection[str]] = {
     "protocol": PROTOCOLS,
     "split": SPLITS,
-    "fusion": FUSIONS,
+    "fusion": ALL_FUSIONS,
+    "wifi_encoder": WIFI_ENCODERS,
+    "method": METHODS,
     "preset": PRESETS,
     "precision": PRECISIONS,
 }
 _COUNTS = (
     "epochs", "batch_size", "accumulation", "drop_every", "lidar_points", "mmwave_points", "every",
-    "measured_frames", "awc_frames",
+    "measured_frames", "method_frames",
 )  # fmt: skip
 
 

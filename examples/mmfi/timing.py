@@ -38,8 +38,12 @@ class Clock:
 
     def milliseconds(self, *stages: Callable[[], object]) -> list[float]:
         """Milliseconds of each of some stages of work, done in turn."""
-        times = [[self._once(stage) for stage in stages] for _ in range(self.repeats + 2)]
+        times = [self.once(*stages) for _ in range(self.repeats + 2)]
         return [median(stage) for stage in zip(*times[2:], strict=True)]
+
+    def once(self, *stages: Callable[[], object]) -> list[float]:
+        """Milliseconds of each of some stages of work, done in turn once."""
+        return [self._once(stage) for stage in stages]
 
     def _once(self, work: Callable[[], object]) -> float:
         self._wait()

@@ -11,11 +11,13 @@ from typing import Any, get_args
 from awc_balance.fisher.diagonal import Form
 from awc_balance.regularizer import Scale
 from examples.mmfi import processes
+from examples.mmfi.assignments import assignments
 from examples.mmfi.conventions import MODALITIES
-from examples.mmfi.models import FUSIONS, PRESETS
+from examples.mmfi.methods import table_options
+from examples.mmfi.models import ALL_FUSIONS, PRESETS, WIFI_ENCODERS
 from examples.mmfi.prepared import describe
 from examples.mmfi.protocols import PROTOCOLS, SPLITS
-from examples.mmfi.settings import PAPER_AWC, PRECISIONS, Resources, Settings
+from examples.mmfi.settings import AWC, METHODS, PAPER_AWC, PLAIN, PRECISIONS, Resources, Settings
 from examples.mmfi.training import train
 from examples.sweep import file_stem, read_result, write_json
 
@@ -39,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="run", help="of the run, in tables and file names (%(default)s)")
     _add_model_options(parser.add_argument_group("model and data"))
     _add_training_options(parser.add_argument_group("training"))
+    _add_method_options(parser.add_argument_group("balancing method"))
     _add_awc_options(parser.add_argument_group("AWC"))
     _add_resource_options(parser.add_argument_group("resources"))
 
@@ -68,13 +71,32 @@ def settings_of(args: argparse.Namespace) -> Settings:
     Raises:
         ValueError: If an option has no meaning, or a value is none that a run can have.
     """
+    balancing = {"method": _method(args), "method_options": _method_options(args)}
+    values = {field.name: getattr(args, field.name) for field in fields(Settings) if field.name not in balancing}
+    return Settings(**values | balancing)
+
+
+def _method(args: argparse.Namespace) -> str:
+    if args.awc and args.method not in (None, AWC):
+        raise ValueError(f"`--awc` is short for --method {AWC}. Got --method {args.method}. Leave one of them out.")
+    method: str = AWC if args.awc else args.method or PLAIN
+    return method
+
+
+def _method_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the method: those of Table 1 unless they are given."""
+    method = _method(args)
     given = {name: getattr(args, name) for name in PAPER_AWC.keys() | {"fisher", "scale"}}
     given = {name: value for name, value in sorted(given.items()) if value is not None}
-    if (given or args.awc_frames is not None) and not args.awc:
-        names = ", ".join(given) or "awc_frames"
-        raise ValueError(f"`{names}` should go with --awc. Got no --awc. Add it, or leave the option out.")
-    values = {field.name: getattr(args, field.name) for field in fields(Settings)}
-    return Settings(**values | {"awc": {**PAPER_AWC, **given} if args.awc else {}})
+    if given and method != AWC:
+        raise ValueError(
+            f"`{', '.join(given)}` should go with --awc. Got no --awc. Add it, or leave the option out, or give it to "
+            "another method with --option."
+        )
+    if method == PLAIN and (args.option or args.method_frames is not None):
+        name = "option" if args.option else "method_frames"
+        raise ValueError(f"`{name}` should go with --method. Got no --method. Add it, or leave the option out.")
+    return {**table_options(method, args.epochs), **given, **assignments("--option", args.option)}
 
 
 def resources_of(args: argparse.Namespace) -> Resources:
@@ -114,7 +136,8 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help=f"some of {', '.join(MODALITIES)} (default: all)",
     )
-    _add_choice(group, "fusion", FUSIONS, "of the features")
+    _add_choice(group, "fusion", ALL_FUSIONS, "of the features; decision: the MM-Fi baseline's, x-fi: X-Fi's")
+    _add_choice(group, "wifi_encoder", WIFI_ENCODERS, "of WiFi; hpe-li: the light one of HPE-Li")
     _add_choice(group, "preset", PRESETS, "widths of the model")
     _add_choice(group, "protocol", PROTOCOLS, "actions")
     _add_choice(group, "split", SPLITS, "into training and test clips")
@@ -136,19 +159,29 @@ def _add_training_options(group: argparse._ArgumentGroup) -> None:
     _add_choice(group, "precision", PRECISIONS, "of the arithmetic")
 
 
+def _add_method_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--method", choices=METHODS, help=f"how modalities are balanced ({PLAIN}: not at all)")
+    group.add_argument(
+        "--option", nargs="+", default=[], metavar="NAME=VALUE",
+        help="of the method, such as alpha=0.8 window=10; see its class in awc_balance.balancers (those of Table 1, "
+        "with windows in proportion to the epochs)",
+    )  # fmt: skip
+    group.add_argument(
+        "--method-frames", type=int, metavar="N",
+        help="training frames that a method measures on at the start of an epoch, if it does (all)",
+    )  # fmt: skip
+
+
 def _add_awc_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--awc", action="store_true", help="train with AWC; without, plain training")
+    group.add_argument("--awc", action="store_true", help=f"short for --method {AWC}")
     for name, kind, meaning in (
         ("alpha_superior", float, "strength for superior modalities"),
         ("alpha_inferior", float, "strength for inferior modalities"),
-        ("window", int, "epochs that it lasts"),
+        ("window", int, "epochs that it lasts, of 50 and in proportion"),
     ):
         group.add_argument(_option(name), type=kind, metavar="X", help=f"{meaning} ({PAPER_AWC[name]:g})")
     group.add_argument("--fisher", choices=get_args(Form), help="form of the Fisher diagonals (per_batch)")
     group.add_argument("--scale", choices=get_args(Scale), help="what they are divided by (raw: nothing)")
-    group.add_argument(
-        "--awc-frames", type=int, metavar="N", help="training frames to measure on at the start of an epoch (all)"
-    )
 
 
 def _add_resource_options(group: argparse._ArgumentGroup) -> None:

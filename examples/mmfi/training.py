@@ -1,10 +1,10 @@
-"""One training run: a model of some modalities, with or without AWC, and what it gave."""
+"""One training run: a model of some modalities, trained plainly or balanced, and what it gave."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from examples.machine import hardware, versions
 from examples.mmfi import checkpoint, processes
-from examples.mmfi.batches import awc_batches, training_batches
+from examples.mmfi.batches import PartedBatches, Parts, method_batches, training_batches
 from examples.mmfi.data import RunData, open_data
 from examples.mmfi.evaluation import Evaluation
 from examples.mmfi.laps import Laps
@@ -42,7 +42,8 @@ def train(settings: Settings, tick: Callable[[], None], resources: Resources | N
     Returns:
         Plain values that JSON can hold: `run`; `simulated`; errors in mm of the chosen (`test`) and the last epoch
         (`test_last_epoch`); `spread_mm` and `poses` of test frames; `epochs`, a row each, with the mean loss in
-        metres; `awc`, its history; `parameters`, `versions`, `hardware` and times.
+        metres, what the method adds to it included, and of all its predictions together for decision-level fusion;
+        `awc`, its history; `parameters`, `versions`, `hardware` and times.
 
     Raises:
         ValueError: If settings, data and resources do not fit together, the checkpoint cannot be used, or the
@@ -76,10 +77,10 @@ class Trainer:
         """Build everything at its start."""
         self._settings, self._data, self._device, self._resources = settings, data, device, resources
         self._batches = training_batches(data.train, settings, device, resources.workers)
-        self._awc_batches = awc_batches(data.train, settings, device, resources.workers)
+        self._method_batches = method_batches(data.train, settings, device, resources.workers)
         self._held_out = Evaluation(data.held_out, settings, device)
         self._test = Evaluation(data.test, settings, device)
-        self.learner = Learner(settings, device)
+        self.learner = Learner(settings, device, self._held_out.measured)
         self._described = describe(settings) | {"simulated": data.simulated}
         self._path = resources.checkpoints and Path(resources.checkpoints, f"{_stem(settings)}.pt")
         self.epoch, self.step = 0, 0
@@ -92,18 +93,18 @@ class Trainer:
         """Train for an epoch, or for what is left of it, and measure; returns the new row."""
         self._data.train.set_epoch(self.epoch)
         self._batches.order.begin(self.epoch, self.step)
-        self._awc_batches.order.begin(self.epoch)
+        self._method_batches.order.begin(self.epoch)
         self._laps.start()
         if self.step == 0:
-            self.learner.start_epoch(self._awc_batches, self._bar("AWC"))
-            self._laps.end("awc")
+            self.learner.start_epoch(Shown(self._method_batches, self._bar(self._settings.method)))
+            self._laps.end("method")
         self._end_epoch(self._run_steps())
         self.save()
         return self.rows[-1]
 
     def finish(self) -> dict[str, Any]:
         """Test, keep the weights if they are wanted, and give the result of `train`."""
-        model, awc = self.learner.model, self.learner.awc
+        model = self.learner.model
         last = self._test.errors(model)
         model.load_state_dict(self._best)
         result = {
@@ -114,7 +115,7 @@ class Trainer:
             "spread_mm": self._test.spread(model),
             "poses": self._test.poses(model),
             "epochs": self.rows,
-            "awc": [] if awc is None else awc.history,
+            "awc": self.learner.awc_history,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "versions": versions(),
             "hardware": hardware(self._device, processes.count()),
@@ -130,10 +131,11 @@ class Trainer:
         if not self._path:
             return
         random = processes.gathered(checkpoint.random_state(self._device))
+        own = processes.gathered(self.learner.own_state())
         if processes.rank() == 0:
             place = {"epoch": self.epoch, "step": self.step, "rows": self.rows, "seconds": self._laps.seconds}
-            tensors = {"learner": self.learner.state_dict(), "best": self._best, "loss": self._loss, "random": random}
-            checkpoint.save(self._path, self._described, place | tensors)
+            tensors = {"learner": self.learner.state_dict(), "best": self._best, "loss": self._loss}
+            checkpoint.save(self._path, self._described, place | tensors | {"random": random, "own": own})
         self._laps.end("checkpoints")
 
     def resume(self) -> None:
@@ -151,6 +153,7 @@ class Trainer:
                 f"{len(state['random'])}. Start that many, or delete `{self._path}`."
             )
         self.learner.load_state_dict(state["learner"])
+        self.learner.set_own_state(state["own"][processes.rank()])
         self.epoch, self.step, self.rows = state["epoch"], state["step"], state["rows"]
         self._best, self._laps.seconds = state["best"], state["seconds"]
         self._loss.copy_(state["loss"])
@@ -205,6 +208,18 @@ class Trainer:
 
     def _bar(self, name: str) -> Progress:
         return partial(tqdm, desc=name, unit="batch", leave=False, disable=not self._shown)
+
+
+class Shown:
+    """Batches that show their progress whenever they are read."""
+
+    def __init__(self, batches: PartedBatches, progress: Progress) -> None:
+        """Show the progress through `batches`."""
+        self._batches, self._progress = batches, progress
+
+    def __iter__(self) -> Iterator[Parts]:
+        """Give the batches."""
+        return iter(self._progress(self._batches))
 
 
 def _scalars_folder(settings: Settings, resources: Resources) -> Path | None:

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from awc_balance.balancers.processes import mean_over_processes
+from awc_balance.processes import Processes
 from tests.balancers.methods import METHODS, optimizer_of, parameters, step, task_of
 from tests.models import Concat, build, loader_of
 from tests.processes import in_two_processes
@@ -33,4 +33,5 @@ def test_copies_of_the_model_stay_equal(tmp_path):
 
 
 def test_one_process_keeps_its_numbers():
-    assert mean_over_processes({"a": 1.0, "b": 3.0}, build(Concat)) == {"a": 1.0, "b": 3.0}
+    scores = {"a": 1.0, "b": 3.0}
+    assert Processes(build(Concat)).mean(scores, torch.device("cpu")) == scores

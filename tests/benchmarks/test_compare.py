@@ -7,15 +7,14 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
 from benchmarks.compare import __main__ as command
-from benchmarks.compare.methods import METHODS, PLAIN, Setup
+from benchmarks.compare.methods import METHODS, PLAIN
 from benchmarks.compare.output import draw, markdown
 from benchmarks.compare.plan import Plan, chosen_strength, final_runs, search_runs
 from benchmarks.compare.summary import paired_interval, summarize
 from benchmarks.compare.task import load_task
 from benchmarks.compare.tasks import TASKS, mfeat
-from benchmarks.compare.training import Run, train
+from benchmarks.compare.training import Run, prepare, train
 from examples import data_folder
-from examples.samples import batches
 from tests.benchmarks.small_task import NAME
 
 TWO = (PLAIN, "AGM")
@@ -203,9 +202,7 @@ class TestDigits:
 
 def test_strengths_reach_the_balancers():
     task = load_task(NAME)
-    model = task.build(task.modalities)
-    loader = batches(task.splits.train, 8, 0)
-    setup = Setup(model, task, loader, batches(task.splits.held_out, 8), 10, 0)
+    setup = prepare(task, task.modalities, 0, 10)
     named = {"OGM-GE": "alpha", "AGM": "alpha", "MMPareto": "gamma", "InfoReg": "beta", "sample resampling": "alpha"}
     for method, attribute in named.items():
         for strength in METHODS[method].values:

@@ -1,17 +1,24 @@
 """Fusions: what turns the features of the modalities into a pose.
 
-Each maps `[batch, modalities, features]` to `[batch, outputs]`, in the precision of its weights.
+Each maps `[batch, modalities, features]` to `[batch, outputs]`, in the precision of its weights. `DecisionFusion`
+gives more than one prediction in training.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from examples.mmfi.models.decision import DecisionFusion
 from examples.mmfi.models.layers import FullPrecisionLinear, mlp
+from examples.mmfi.models.x_fi import XFiConfig, XFiFusion
 
 FUSIONS = ("concat", "mlp", "attention")
+"""Of the AWC paper."""
+DECISION, X_FI = "decision", "x-fi"
+ALL_FUSIONS = (*FUSIONS, DECISION, X_FI)
+"""With those of other systems."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class FusionConfig:
         heads: Heads of the attention fusion. The totals do not tell: 8 as in Vaswani et al. 2017.
         feedforward: Width of the feed-forward layers of the attention fusion.
         dropout: Probability of dropping an activation in the attention fusion, as in Vaswani et al. 2017.
+        x_fi: Widths of X-Fi's fusion, which the published totals do not tell.
     """
 
     hidden: tuple[int, ...] = (512, 256, 256)
@@ -31,6 +39,7 @@ class FusionConfig:
     heads: int = 8
     feedforward: int = 1024
     dropout: float = 0.1
+    x_fi: XFiConfig = field(default_factory=XFiConfig)
 
 
 class ConcatFusion(nn.Module):
@@ -82,15 +91,19 @@ class AttentionFusion(nn.Module):
 
 
 def build_fusion(name: str, config: FusionConfig, modalities: int, features: int, outputs: int) -> nn.Module:
-    """Build the fusion `name`, one of `FUSIONS`, for so many `modalities`.
+    """Build the fusion `name`, one of `ALL_FUSIONS`, for so many `modalities`.
 
     Raises:
-        ValueError: If `name` is not one of `FUSIONS`.
+        ValueError: If `name` is not one of `ALL_FUSIONS`.
     """
-    if name not in FUSIONS:
-        raise ValueError(f"`fusion` should be one of {list(FUSIONS)}. Got {name!r}.")
+    if name not in ALL_FUSIONS:
+        raise ValueError(f"`fusion` should be one of {list(ALL_FUSIONS)}. Got {name!r}.")
     if name == "concat":
         return ConcatFusion(modalities * features, outputs)
     if name == "mlp":
         return MLPFusion(modalities * features, outputs, config)
+    if name == DECISION:
+        return DecisionFusion(modalities, features, outputs)
+    if name == X_FI:
+        return XFiFusion(modalities, features, outputs, config.x_fi)
     return AttentionFusion(features, outputs, config)

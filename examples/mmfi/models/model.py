@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from examples.mmfi.models.fusion import FusionConfig, build_fusion
+from examples.mmfi.models.hpe_li import HPELi, HPELiConfig
+from examples.mmfi.models.layers import FullPrecisionLinear
 from examples.mmfi.models.metafi import MetaFi, MetaFiConfig
 from examples.mmfi.models.point_transformer import PointTransformer, PointTransformerConfig
 from examples.mmfi.models.videopose import VideoPose, VideoPoseConfig
 
 MODALITIES = ("rgb", "lidar", "mmwave", "wifi")
 JOINTS = 17  # Human3.6M
+METAFI, HPE_LI = "metafi", "hpe-li"
+WIFI_ENCODERS = (METAFI, HPE_LI)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class ModelConfig:
         lidar: Widths of the encoder of LiDAR points.
         mmwave: Widths of the encoder of radar points.
         wifi: Widths of the encoder of channel state information.
+        hpe_li: Widths of the light one.
         fusion: Widths of the fusions.
     """
 
@@ -35,6 +40,7 @@ class ModelConfig:
     lidar: PointTransformerConfig = field(default_factory=PointTransformerConfig)
     mmwave: PointTransformerConfig = field(default_factory=lambda: PointTransformerConfig(columns=5))
     wifi: MetaFiConfig = field(default_factory=MetaFiConfig)
+    hpe_li: HPELiConfig = field(default_factory=HPELiConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
 
 
@@ -44,24 +50,29 @@ class PoseModel(nn.Module):
     Attributes:
         encoders: One encoder per modality, by name; a feature `[batch, features]` each.
         fusion: What turns the features, `[batch, modalities, features]`, into a pose.
+        features: Width of each modality's feature.
     """
 
-    def __init__(self, modalities: Collection[str], fusion: str, config: ModelConfig) -> None:
+    def __init__(
+        self, modalities: Collection[str], fusion: str, config: ModelConfig, wifi_encoder: str = METAFI
+    ) -> None:
         """Build a model.
 
         Args:
             modalities: Some of `MODALITIES`; the order does not matter.
-            fusion: One of `FUSIONS`.
+            fusion: One of `ALL_FUSIONS`.
             config: The widths.
+            wifi_encoder: One of `WIFI_ENCODERS`.
 
         Raises:
-            ValueError: If there is no modality, or an unknown modality or fusion.
+            ValueError: If there is no modality, or an unknown modality, fusion or encoder.
         """
         super().__init__()
         _check_modalities(modalities)
         # One order whatever the caller's, so that a checkpoint's columns keep their meaning.
         names = [name for name in MODALITIES if name in modalities]
-        build = _encoder_builders(config)
+        build = _encoder_builders(config, wifi_encoder)
+        self.features = config.features
         self.encoders = nn.ModuleDict({name: build[name]() for name in names})
         self.fusion = build_fusion(fusion, config.fusion, len(names), config.features, 3 * JOINTS)
 
@@ -76,13 +87,14 @@ class PoseModel(nn.Module):
 
         Returns:
             Absolute joint positions, `[batch, 17, 3]`, in the unit of the training targets. Under autocast,
-            too, in the precision of the weights.
+            too, in the precision of the weights. From decision-level fusion in training, several such predictions,
+            `[modalities + 1, batch, 17, 3]`.
 
         Raises:
             ValueError: If a modality of the model is missing.
         """
-        pose: Tensor = self.fusion(self.encode(inputs))
-        return pose.reshape(-1, JOINTS, 3)
+        coordinates: Tensor = self.fusion(self.encode(inputs))
+        return coordinates.reshape(*coordinates.shape[:-1], JOINTS, 3)
 
     def encode(self, inputs: Mapping[str, Tensor | tuple[Tensor, Tensor]]) -> Tensor:
         """Features of all modalities, `[batch, modalities, features]`, from what `forward` takes."""
@@ -100,12 +112,20 @@ def _encode(encoder: nn.Module, reading: Tensor | tuple[Tensor, Tensor]) -> Tens
     return feature
 
 
-def _encoder_builders(config: ModelConfig) -> dict[str, Callable[[], nn.Module]]:
+def pose_head(features: int) -> nn.Module:
+    """A linear layer from a feature `[batch, features]` to a pose `[batch, 17, 3]`, in the precision of its weights."""
+    return nn.Sequential(FullPrecisionLinear(features, 3 * JOINTS), nn.Unflatten(1, (JOINTS, 3)))
+
+
+def _encoder_builders(config: ModelConfig, wifi_encoder: str) -> dict[str, Callable[[], nn.Module]]:
+    if wifi_encoder not in WIFI_ENCODERS:
+        raise ValueError(f"`wifi_encoder` should be one of {list(WIFI_ENCODERS)}. Got {wifi_encoder!r}.")
+    light = wifi_encoder == HPE_LI
     return {
         "rgb": lambda: VideoPose(config.rgb, config.features),
         "lidar": lambda: PointTransformer(config.lidar, config.features),
         "mmwave": lambda: PointTransformer(config.mmwave, config.features),
-        "wifi": lambda: MetaFi(config.wifi, config.features),
+        "wifi": lambda: HPELi(config.hpe_li, config.features) if light else MetaFi(config.wifi, config.features),
     }
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from examples.mmfi.assignments import assignments
 from examples.mmfi.conventions import MODALITIES
 from examples.mmfi.models import PRESETS
 from examples.mmfi.prepared import packed_copy
@@ -37,7 +36,7 @@ class Target:
 
 
 TARGETS = {
-    "table1": Target("methods by protocol and fusion", plans.table1),
+    "table1": Target("other systems, and balancing methods by fusion: 21 runs by protocol and seed", plans.table1),
     "table3": Target("modalities alone, in pairs, all four", lambda _: plans.table3()),
     "table4": Target("strengths of the constraint, alpha superior / inferior", plans.table4),
     "fig3": Target("spread of predictions from each modality of the joint model", plans.plain, figures.spreads),
@@ -50,7 +49,11 @@ TABLE2 = "table2"
 _PURPOSES = {name: target.purpose for name, target in TARGETS.items()} | {
     TABLE2: "cost of a step and what contributions add to it"
 }
-_NOT_SHARED = {"name", "data", "seed", "protocol", "modalities", "fusion", "awc", "epochs", "preset"}
+_NOT_SHARED = {"name", "data", "seed", "protocol", "modalities", "fusion", "epochs", "preset"} | {
+    "wifi_encoder",
+    "method",
+    "method_options",
+}
 """Settings that plans or other options choose."""
 _DESCRIPTION = """
 Does the runs behind a table or figure and puts what they give beside the published numbers. A finished run is
@@ -129,16 +132,7 @@ def changed(common: Settings, changes: Sequence[str]) -> Settings:
         ValueError: If a name is no setting that all runs can share.
     """
     known = sorted({field.name for field in fields(Settings)} - _NOT_SHARED)
-    parsed: dict[str, Any] = {}
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if name not in known or not equals:
-            raise ValueError(f"`--set` should be NAME=VALUE with a name of {', '.join(known)}. Got `{change}`.")
-        try:
-            parsed[name] = json.loads(value)
-        except json.JSONDecodeError:
-            parsed[name] = value
-    return replace(common, **parsed)
+    return replace(common, **assignments("--set", changes, known))
 
 
 def _table2(common: Settings, out: Path) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from examples import figures
 from examples.figures import BLUE, GREY, Poses
-from examples.mmfi.reproduce.tables import is_simulated
+from examples.mmfi.reproduce.tables import is_balanced, is_simulated
 from examples.report import Results
 
 BONES = (
@@ -43,7 +43,7 @@ def windows(results: Results, file: Path) -> Path:
     """Figure 6: test error by learning window; a window of 0 is plain training."""
     by_window: dict[int, list[float]] = {}
     for result in results:
-        by_window.setdefault(result["run"]["awc"].get("window", 0), []).append(result["test"]["mpjpe_mm"])
+        by_window.setdefault(result["run"]["method_options"].get("window", 0), []).append(result["test"]["mpjpe_mm"])
     lengths = sorted(by_window)
     figure, axes = plt.subplots(figsize=(6.5, 3.8))
     for length in lengths:
@@ -57,9 +57,10 @@ def windows(results: Results, file: Path) -> Path:
 
 
 def errors(results: Results, file: Path) -> Path:
-    """Test error of every kind of run, one fusion and one AWC at most."""
+    """Test error of every kind of run, one fusion and one kind of AWC at most."""
     labels = {
-        result["run"]["name"]: "+".join(result["run"]["modalities"]) + (", AWC" if result["run"]["awc"] else "")
+        result["run"]["name"]: "+".join(result["run"]["modalities"])
+        + (f", {_method(result)}" if is_balanced(result) else "")
         for result in results
     }
     return figures.errors(results, _title("Error on the test clips", results), file, labels)
@@ -77,4 +78,5 @@ def _upright(poses: list[Any]) -> np.ndarray[Any, Any]:
 
 
 def _method(result: dict[str, Any]) -> str:
-    return "AWC" if result["run"]["awc"] else "plain"
+    method: str = result["run"]["method"]
+    return method

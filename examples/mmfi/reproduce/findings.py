@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from examples.mmfi.conventions import MODALITIES
+from examples.mmfi.settings import AWC, PLAIN
 from examples.report import Results, cell, mean_and_sd
 
 PAPER_ORDER = MODALITIES
@@ -37,7 +38,7 @@ def findings(results: Results) -> list[Finding]:
         ValueError: If a kind of run is missing.
     """
     alone = {modality: _of(results, (modality,)) for modality in MODALITIES}
-    pair, plain, held_back = _of(results, STRONG), _of(results, MODALITIES), _of(results, MODALITIES, awc=True)
+    pair, plain, held_back = _of(results, STRONG), _of(results, MODALITIES), _of(results, MODALITIES, AWC)
     return [
         order_of_modalities(alone),
         collapse(plain),
@@ -133,15 +134,16 @@ def misordered(first: Mapping[str, float], second: Mapping[str, float]) -> int:
     return sum((first[a] - first[b]) * (second[a] - second[b]) <= 0 for a, b in combinations(first, 2))
 
 
-def _of(results: Results, modalities: Sequence[str], awc: bool = False) -> list[dict[str, Any]]:
+def _of(results: Results, modalities: Sequence[str], method: str = PLAIN) -> list[dict[str, Any]]:
     found = [
         result
         for result in results
-        if tuple(result["run"]["modalities"]) == tuple(modalities) and bool(result["run"]["awc"]) == awc
+        if tuple(result["run"]["modalities"]) == tuple(modalities) and result["run"]["method"] == method
     ]
     if not found:
-        kind = "AWC" if awc else "plain"
-        raise ValueError(f"`results` should have {kind} runs of {'+'.join(modalities)}. Got none. Let all runs finish.")
+        raise ValueError(
+            f"`results` should have {method} runs of {'+'.join(modalities)}. Got none. Let all runs finish."
+        )
     return found
 
 

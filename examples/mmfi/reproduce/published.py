@@ -35,7 +35,7 @@ def _by_protocol(*pairs: tuple[float, float]) -> dict[str, Errors]:
 SYSTEMS = {
     "MM-Fi baseline": _by_protocol((72.90, 47.70), (69.50, 43.10), (89.80, 63.20)),
     "X-Fi": {"P3": Errors(88.60, 57.10)},
-    "HPE-Li (x, y only)": _by_protocol((152.71, 94.39), (162.42, 89.18), (149.42, 92.52)),
+    "HPE-Li (published: x, y only)": _by_protocol((152.71, 94.39), (162.42, 89.18), (149.42, 92.52)),
 }
 """Other systems by name and protocol; HPE-Li is scored on two coordinates and so not comparable."""
 

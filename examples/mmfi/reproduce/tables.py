@@ -7,7 +7,7 @@ from typing import Any
 
 from examples.mmfi.reproduce.plans import Plan, Row, settings_of
 from examples.mmfi.reproduce.published import EPOCHS, SPLIT, Errors
-from examples.mmfi.settings import Settings
+from examples.mmfi.settings import PLAIN, Settings
 from examples.report import (
     CONTRIBUTION_COLUMNS,
     Results,
@@ -29,6 +29,11 @@ Grid = Callable[[Sequence[str], Sequence[Sequence[str]]], str]
 def is_simulated(results: Results) -> bool:
     """Whether any of the results comes from simulated data."""
     return any(result["simulated"] for result in results)
+
+
+def is_balanced(result: dict[str, Any]) -> bool:
+    """Whether a run was trained with a balancing method."""
+    return bool(result["run"]["method"] != PLAIN)
 
 
 def titled(title: str, simulated: bool) -> str:

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from examples.mmfi.models import FUSIONS, MODALITIES, PRESETS, build_model
+from examples.mmfi.models import ALL_FUSIONS, DECISION, FUSIONS, MODALITIES, PRESETS, build_model
 from examples.pose_metrics import mpjpe
 
 SUBSETS = [subset for size in range(1, 5) for subset in combinations(MODALITIES, size)]
@@ -34,7 +34,7 @@ def test_the_paper_preset_has_the_published_numbers_of_parameters(fusion, index)
     assert abs(total / 1e6 - PUBLISHED[fusion][index]) < (0.0052 if (fusion, index) == ("mlp", 1) else 0.005)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", ALL_FUSIONS)
 @pytest.mark.parametrize("modalities", SUBSETS, ids="+".join)
 def test_every_subset_of_modalities_predicts_poses(make_inputs, modalities, fusion):
     model = build_model(modalities, fusion, "small").eval()
@@ -43,7 +43,7 @@ def test_every_subset_of_modalities_predicts_poses(make_inputs, modalities, fusi
     assert model({name: inputs[name] for name in modalities}).shape == (2, 17, 3)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", ALL_FUSIONS)
 def test_the_order_of_the_modalities_does_not_matter(make_inputs, fusion):
     torch.manual_seed(0)
     model = build_model(["wifi", "rgb"], fusion, "small").eval()
@@ -53,7 +53,7 @@ def test_the_order_of_the_modalities_does_not_matter(make_inputs, fusion):
     assert torch.equal(model(inputs), same(dict(reversed(inputs.items()))))
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", [*FUSIONS, DECISION])
 def test_gradients_reach_every_parameter(make_inputs, fusion):
     model = build_model(MODALITIES, fusion, "small")
     model(make_inputs(4)).square().mean().backward()
@@ -73,7 +73,7 @@ def test_the_paper_preset_takes_a_step(make_inputs):
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", ALL_FUSIONS)
 def test_a_saved_state_restores_the_predictions(make_inputs, fusion):
     model, inputs = build_model(MODALITIES, fusion, "small"), make_inputs(4)
     model(inputs)
@@ -82,7 +82,7 @@ def test_a_saved_state_restores_the_predictions(make_inputs, fusion):
     assert torch.equal(model.eval()(inputs), restored.eval()(inputs))
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", ALL_FUSIONS)
 def test_batch_mates_and_padding_do_not_matter_in_evaluation(make_inputs, fusion):
     model = build_model(MODALITIES, fusion, "small")
     model(make_inputs(4))
@@ -98,7 +98,7 @@ def test_batch_mates_and_padding_do_not_matter_in_evaluation(make_inputs, fusion
     torch.testing.assert_close(model(alone), model(inputs)[:1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", ALL_FUSIONS)
 def test_clouds_without_points_give_finite_poses(make_inputs, fusion):
     model, inputs = build_model(MODALITIES, fusion, "small"), make_inputs(4)
     for name in ("lidar", "mmwave"):
@@ -123,7 +123,7 @@ def test_training_lowers_the_loss(make_inputs, fusion):
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", ALL_FUSIONS)
 def test_autocast_predicts_in_the_precision_of_the_weights(make_inputs, fusion):
     model, inputs = build_model(MODALITIES, fusion, "small"), make_inputs(4)
     with torch.autocast("cpu", torch.bfloat16):
@@ -137,7 +137,7 @@ def test_autocast_predicts_in_the_precision_of_the_weights(make_inputs, fusion):
     torch.testing.assert_close(rough, model(inputs), atol=0.1, rtol=0.1)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", ALL_FUSIONS)
 def test_double_precision_stays_double(make_inputs, fusion):
     model = build_model(MODALITIES, fusion, "small").double()
     assert model(make_inputs(4, dtype=torch.float64)).dtype == torch.float64

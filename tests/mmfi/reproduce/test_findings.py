@@ -15,7 +15,7 @@ scores = st.fixed_dictionaries({name: st.integers(0, 5).map(float) for name in "
 def results_with(errors=ERRORS, *, plain=50.5, awc=49.0, spread=None):
     results = []
     for run in plans.runs_of(plans.findings(50).rows, Settings("", "data"), ("P1",), 2):
-        error = errors.get("+".join(run.modalities), awc if run.awc else plain)
+        error = errors.get("+".join(run.modalities), awc if run.method == "AWC" else plain)
         made = result(run, error + run.seed)
         made["spread_mm"].update(spread or {})
         results.append(made)
@@ -53,7 +53,7 @@ def test_each_finding_turns_on_its_own_numbers(place, changed, verdict):
 
 def test_a_missing_run_is_named():
     with pytest.raises(ValueError, match="`results` should have AWC runs of rgb"):
-        findings([result for result in results_with() if not result["run"]["awc"]])
+        findings([result for result in results_with() if result["run"]["method"] == "plain"])
 
 
 def test_the_text_says_that_data_is_simulated():

@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import asdict, fields
 
 import pytest
@@ -5,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.mmfi.conventions import MODALITIES
+from examples.mmfi.methods import part, table_options
 from examples.mmfi.protocols import PROTOCOLS
 from examples.mmfi.reproduce import plans, published
 from examples.mmfi.reproduce.runs import scaled
-from examples.mmfi.settings import Settings
+from examples.mmfi.settings import METHODS, Settings
 
 COMMON = Settings("", "data")
 PLANS = {
@@ -56,21 +58,21 @@ def test_tables_share_their_runs():
     shared = plans.settings_of({}, COMMON, "P1")
     for plan in PLANS.values():
         assert shared in plans.runs_of(plan(50).rows, COMMON, ("P1",), 1)
-    awc = plans.settings_of({"awc": plans.awc(50)}, COMMON, "P1")
+    awc = plans.settings_of(plans.awc(50), COMMON, "P1")
     for plan in (plans.table1, plans.table4, plans.windows, plans.joint, plans.findings):
         assert awc in plans.runs_of(plan(50).rows, COMMON, ("P1",), 1)
 
 
 def test_the_settings_of_the_papers_runs_are_the_papers():
-    (run,) = [run for run in plans.runs_of(plans.joint(50).rows, scaled(COMMON, 50), ("P1",), 1) if run.awc]
-    assert run.awc == {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0, "window": 20}
-    same = {field.name for field in fields(Settings)} - {"name", "awc"}
+    (run,) = [run for run in plans.runs_of(plans.joint(50).rows, scaled(COMMON, 50), ("P1",), 1) if run.method == "AWC"]
+    assert run.method_options == {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0, "window": 20}
+    same = {field.name for field in fields(Settings)} - {"name", "method", "method_options"}
     assert {name: getattr(run, name) for name in same} == {name: getattr(COMMON, name) for name in same}
 
 
 @given(st.integers(1, 200), st.floats(0.01, 1.0))
 def test_windows_lie_within_the_run(epochs, share):
-    assert 1 <= plans.window(epochs, share) <= epochs
+    assert 1 <= part(epochs, share) <= epochs
 
 
 @given(st.permutations(MODALITIES), st.integers(1, 4))
@@ -81,13 +83,35 @@ def test_the_order_of_modalities_does_not_matter(order, count):
     )
 
 
-def test_rows_of_table_1_without_runs_say_why():
-    rows = plans.table1(50).rows
-    assert {row.absent for row in rows if row.change is None} == {plans.NOT_YET, plans.OTHER_SYSTEM}
-    assert not any(row.absent for row in rows if row.change is not None)
-    assert [row.label for row in rows if row.change is not None] == [
-        "concat", "concat + AWC", "attention", "attention + AWC",
-    ]  # fmt: skip
+@pytest.mark.parametrize("epochs", [1, 5, 50])
+def test_table_1_has_runs_for_every_system_and_every_method_under_each_fusion(epochs):
+    rows = plans.table1(epochs).rows
+    assert all(row.change is not None and not row.absent for row in rows)
+    labels = [row.label for row in rows]
+    assert labels[:3] == ["MM-Fi baseline", "X-Fi", "HPE-Li (published: x, y only)"]
+    assert set(labels[3:]) == {
+        fusion if method == "plain" else f"{fusion} + {method}"
+        for fusion in ("concat", "attention")
+        for method in METHODS
+    }
+    runs = plans.runs_of(rows, scaled(COMMON, epochs), ("P1",), 1)
+    assert len(runs) == len(rows)
+    assert Counter(run.method for run in runs) == {"plain": 5} | {method: 2 for method in METHODS if method != "plain"}
+
+
+@pytest.mark.parametrize("fusion", published.METHODS)
+def test_published_numbers_of_table_1_stand_in_the_rows_of_their_methods(fusion):
+    of_row = {row.label: row.published for row in plans.table1(50).rows}
+    for method, errors in published.METHODS[fusion].items():
+        assert of_row[fusion if method == "plain" else f"{fusion} + {method}"] == errors
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("epochs", [1, 7, 50, 200])
+def test_windows_of_every_method_lie_within_the_run(method, epochs):
+    options = table_options(method, epochs)
+    for name in options.keys() & {"window", "warmup", "super_epoch", "memory"}:
+        assert 1 <= options[name] <= epochs
 
 
 def test_there_is_at_least_one_seed():

@@ -4,7 +4,10 @@ import torch
 
 from examples.mmfi.settings import PAPER_AWC, Settings
 
-AWC = {**PAPER_AWC, "window": 2}
+
+def awc(**options):
+    """Settings of AWC in the paper's setting, but for a shorter window and these options."""
+    return {"method": "AWC", "method_options": {**PAPER_AWC, "window": 2, **options}}
 
 
 def settings_for(packed, **changes):

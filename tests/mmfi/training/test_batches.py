@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.mmfi import processes
-from examples.mmfi.batches import EpochOrder, awc_batches, evenly, training_batches
+from examples.mmfi.batches import EpochOrder, evenly, method_batches, training_batches
 from examples.mmfi.dataset import PoseFrames
 from examples.mmfi.packed import PackedClips
-from tests.mmfi.training.runs import settings_for
+from tests.mmfi.training.runs import awc, settings_for
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 4), st.integers(1, 5), st.integers(0, 9))
 
@@ -71,9 +71,9 @@ def batches(make, frames, **changes):
     return make(frames, settings_for("packed", **changes), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("make", [training_batches, awc_batches])
+@pytest.mark.parametrize("make", [training_batches, method_batches])
 def test_parts_are_the_batch_in_order(frames, make):
-    whole, parted = (batches(make, frames, accumulation=parts) for parts in (1, 4))
+    whole, parted = (batches(make, frames, accumulation=parts, **awc()) for parts in (1, 4))
     assert len(whole) == len(parted) == 5
     for (batch,), parts in zip(whole, parted, strict=True):
         assert [len(target) for _, target in parts] == [4] * 4
@@ -82,12 +82,20 @@ def test_parts_are_the_batch_in_order(frames, make):
 
 
 def test_fewer_frames_for_awc_are_the_first_batches(frames):
-    limited, whole = (batches(awc_batches, frames, awc_frames=count) for count in (17, None))
+    limited, whole = (batches(method_batches, frames, method_frames=count) for count in (17, None))
     for _ in range(2):  # an iterator that was not read to its end starts again
         read = list(limited)
         assert len(read) == len(limited) == 2
         for (first,), (second,) in zip(read, whole, strict=False):
             assert torch.equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("method", [{"method": "Modality-level"}, awc(fisher="per_sample")])
+def test_where_no_gradient_of_a_batch_is_squared_a_part_is_a_batch(frames, method):
+    whole, parted = (batches(method_batches, frames, accumulation=parts, **method) for parts in (1, 4))
+    assert {len(parts) for parts in parted} == {1}
+    targets = [torch.cat([part[1] for parts in read for part in parts]) for read in (whole, parted)]
+    assert torch.equal(targets[0], targets[1][: len(targets[0])])
 
 
 def test_processes_that_do_not_divide_a_batch_are_refused(frames, monkeypatch):

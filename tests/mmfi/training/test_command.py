@@ -28,14 +28,17 @@ def test_the_defaults_are_the_papers():
     assert settings == Settings(name="run", data="packed")
     assert (settings.epochs, settings.batch_size, settings.learning_rate) == (50, 192, 1e-3)
     assert (settings.weight_decay, settings.drop_every, settings.preset) == (1e-4, 30, "paper")
-    assert parsed("--awc").awc == {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0, "window": 20} == PAPER_AWC
+    assert parsed("--awc") == parsed("--method", "AWC")
+    awc = parsed("--awc").method_options
+    assert awc == {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0, "window": 20} == PAPER_AWC
 
 
 def test_options_reach_the_settings():
-    words = "--awc --alpha-inferior 5 --window 7 --fisher corrected --scale root_mean --awc-frames 640 --seed 3"
+    words = "--awc --alpha-inferior 5 --window 7 --fisher corrected --scale root_mean --method-frames 640 --seed 3"
     settings = parsed(*words.split(), "--modalities", "wifi", "rgb", "--fusion", "mlp", "--accumulation", "4")
-    assert settings.awc == PAPER_AWC | {"alpha_inferior": 5.0, "window": 7, "fisher": "corrected", "scale": "root_mean"}
-    changes = {"awc": settings.awc, "awc_frames": 640, "seed": 3, "modalities": ("wifi", "rgb"), "fusion": "mlp"}
+    options = PAPER_AWC | {"alpha_inferior": 5.0, "window": 7, "fisher": "corrected", "scale": "root_mean"}
+    method = {"method": "AWC", "method_options": options, "method_frames": 640}
+    changes = {**method, "seed": 3, "modalities": ("wifi", "rgb"), "fusion": "mlp"}
     assert settings == replace(parsed(), **changes, accumulation=4)
 
 

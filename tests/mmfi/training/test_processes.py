@@ -9,7 +9,7 @@ import torch
 
 from examples.mmfi import processes
 from tests.mmfi.raw_tree import REPOSITORY
-from tests.mmfi.training.two_processes import steps_of_an_epoch
+from tests.mmfi.training.two_processes import METHODS, steps_of_an_epoch
 
 
 @pytest.fixture(scope="module")
@@ -32,22 +32,23 @@ def tensors(state):
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
-@pytest.mark.parametrize("kind", ["model", "awc"])
+@pytest.mark.parametrize("kind", ["model", "balancer"])
 def test_processes_have_equal_weights_anchors_and_strengths(together, kind):
     first, second = (state(together, f"state{rank}of2.pt")[kind] for rank in (0, 1))
     assert all(torch.equal(value, second[name]) for name, value in tensors(first).items())
     assert first.get("_extra_state") == second.get("_extra_state")
 
 
-@pytest.mark.parametrize("kind", ["model", "awc"])
+@pytest.mark.parametrize("kind", ["model", "balancer"])
 def test_two_processes_do_what_one_does(together, kind):
     alone, first = (tensors(state(together, name)[kind]) for name in ("state0of1.pt", "state0of2.pt"))
     for name, value in alone.items():
         torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-5)
 
 
-def test_both_processes_report_the_same_and_resume_bit_for_bit(together):
-    (whole, resumed), other = (json.loads((together / f"run{rank}.json").read_text()) for rank in (0, 1))
+@pytest.mark.parametrize("method", METHODS)
+def test_both_processes_report_the_same_and_resume_bit_for_bit(together, method):
+    (whole, resumed), other = (json.loads((together / f"run{rank}.json").read_text())[method] for rank in (0, 1))
     assert whole == resumed
     assert [whole, resumed] == other
     assert whole["hardware"].startswith("2 x")

@@ -14,7 +14,7 @@ from examples.mmfi.prepared import describe
 from examples.mmfi.settings import Resources
 from examples.mmfi.training import train
 from examples.sweep import file_stem
-from tests.mmfi.training.runs import settings_for
+from tests.mmfi.training.runs import awc, settings_for
 
 CPU = Resources(device="cpu")
 
@@ -29,7 +29,7 @@ def nothing():
         ({"modalities": ("rgb", "radar")}, "`modalities` should be of rgb, lidar, mmwave, wifi. Got `rgb, radar`"),
         ({"modalities": ()}, "`modalities` should be of"),
         ({"modalities": ("rgb", "rgb")}, "Got `rgb, rgb`"),
-        ({"fusion": "sum"}, "`fusion` should be of concat, mlp, attention. Got `sum`"),
+        ({"fusion": "sum"}, "`fusion` should be of concat, mlp, attention, decision, x-fi. Got `sum`"),
         ({"preset": "huge"}, "`preset` should be of"),
         ({"protocol": "P9"}, "`protocol` should be of P1, P2, P3"),
         ({"split": "random"}, "`split` should be of S1, S2, S3"),
@@ -38,13 +38,19 @@ def nothing():
         ({"batch_size": 0}, "`batch_size` should be 1 or more"),
         ({"batch_size": "abc"}, "`batch_size` should be 1 or more. Got `abc`"),
         ({"accumulation": 3}, "`accumulation` should divide `batch_size`. Got `3` and `16`"),
-        ({"awc_frames": 0}, "`awc_frames` should be 1 or more"),
+        ({"method_frames": 0}, "`method_frames` should be 1 or more"),
         ({"held_out": 0.0}, "`share` .`--held-out`. should be between 0 and 1"),
         ({"batch_size": 99}, "`batch_size` should not exceed the 50 training frames. Got `99`"),
         ({"split": "S3"}, "should have validation clips of protocol P1, split S3"),
         ({"protocol": "P2"}, "should have training clips of protocol P2"),
-        ({"awc": {"alpha_superior": -1.0}}, "alpha_superior"),
-        ({"awc": {"fisher": "exact"}}, "`form` should be one of"),
+        (awc(alpha_superior=-1.0), "alpha_superior"),
+        (awc(fisher="exact"), "`form` should be one of"),
+        ({"wifi_encoder": "resnet"}, "`wifi_encoder` should be of metafi, hpe-li. Got `resnet`"),
+        ({"method": "OGM"}, "`method` should be of plain, AWC, .*. Got `OGM`"),
+        ({"method_options": {"alpha": 1.0}}, "`method_options` should be of a balancing method"),
+        ({"method": "AGM", "fusion": "decision"}, "with the fusion decision, which trains every modality for itself"),
+        ({"method": "AGM", "method_options": {"alpha": -1.0}}, "`alpha` should"),
+        ({"method": "AGM", "method_options": {"beta": 1.0}}, "should be options of AGM. Got .*'beta'"),
         ({"learning_rate": 1e30}, "finite"),
     ],
 )
@@ -123,7 +129,11 @@ def test_an_unknown_device_is_refused(simulated, device):
     [
         (["--window", "3"], "`window` should go with --awc"),
         (["--scale", "mean", "--alpha-inferior", "1"], "`alpha_inferior, scale` should go with --awc"),
-        (["--awc-frames", "9"], "`awc_frames` should go with --awc"),
+        (["--method-frames", "9"], "`method_frames` should go with --method"),
+        (["--option", "alpha=1"], "`option` should go with --method"),
+        (["--awc", "--method", "AGM"], "`--awc` is short for --method AWC. Got --method AGM"),
+        (["--method", "AGM", "--option", "alpha"], "`--option` should be NAME=VALUE. Got `alpha`"),
+        (["--method", "AGM", "--fusion", "decision"], "`method` should be plain with the fusion decision"),
         (["--modalities", "radar"], "`modalities` should be of"),
         (["--split", "S3"], "should have validation clips"),
     ],

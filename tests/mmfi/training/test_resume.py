@@ -17,7 +17,7 @@ from examples.mmfi.learner import Learner
 from examples.mmfi.settings import Resources
 from examples.mmfi.training import train
 from tests.mmfi.raw_tree import REPOSITORY
-from tests.mmfi.training.runs import AWC, same_tensors, settings_for, without_times
+from tests.mmfi.training.runs import awc, same_tensors, settings_for, without_times
 
 
 class StoppedError(Exception):
@@ -34,7 +34,7 @@ def weights(folder):
 
 
 # Dropout in the attention fusion makes random state count; so does the window, which closes on the way.
-VARIANTS = [{}, {"awc": AWC, "fusion": "attention", "accumulation": 2}]
+VARIANTS = [{}, {**awc(), "fusion": "attention", "accumulation": 2}]
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=["plain", "awc"])

@@ -13,7 +13,7 @@ from examples.mmfi.packed import PackedClips
 from examples.mmfi.protocols import hold_out, split_clips
 from examples.mmfi.settings import Resources
 from examples.mmfi.training import train
-from tests.mmfi.training.runs import AWC, same_tensors, settings_for, without_batch_statistics, without_times
+from tests.mmfi.training.runs import awc, same_tensors, settings_for, without_batch_statistics, without_times
 
 RESULT = {
     *("run", "simulated", "test", "test_last_epoch", "spread_mm", "poses", "epochs", "awc"),
@@ -33,7 +33,7 @@ def plain(simulated):
 
 @pytest.fixture(scope="module")
 def balanced(simulated):
-    return run(simulated[1], awc=AWC)
+    return run(simulated[1], **awc())
 
 
 def test_a_result_says_everything_in_plain_values(balanced):
@@ -57,14 +57,14 @@ def test_a_result_says_everything_in_plain_values(balanced):
     ],
 )
 def test_any_modalities_and_any_fusion_train(simulated, fusion, modalities):
-    result = run(simulated[1], fusion=fusion, modalities=modalities, epochs=1, awc=AWC, seed=1)
+    result = run(simulated[1], fusion=fusion, modalities=modalities, epochs=1, **awc(), seed=1)
     assert math.isfinite(result["test"]["mpjpe_mm"])
     assert result["epochs"][0]["pearson"].keys() == set(modalities)
 
 
 def test_the_same_settings_give_the_same_result_whatever_the_resources(simulated, balanced, tmp_path):
     resources = Resources(device="cpu", workers=1, checkpoints=str(tmp_path), checkpoint_steps=2)
-    assert without_times(run(simulated[1], resources, awc=AWC)) == without_times(balanced)
+    assert without_times(run(simulated[1], resources, **awc())) == without_times(balanced)
 
 
 def test_parts_may_be_smaller_than_the_sample_of_poses(simulated):
@@ -78,7 +78,7 @@ def test_another_seed_gives_another_result(simulated, plain):
 
 @pytest.mark.parametrize("nothing", [{"window": 0}, {"alpha_superior": 0.0, "alpha_inferior": 0.0}])
 def test_awc_without_a_window_or_strength_is_plain_training(simulated, plain, nothing):
-    result = run(simulated[1], awc=AWC | nothing)
+    result = run(simulated[1], **awc(**nothing))
     assert [result[name] for name in ("epochs", "test", "poses")] == [plain[n] for n in ("epochs", "test", "poses")]
 
 
@@ -129,25 +129,24 @@ def learner_without_batch_statistics(packed, **changes):
 
 @pytest.mark.parametrize("fisher", ["per_batch", "corrected", "per_sample"])
 def test_parts_do_not_change_what_awc_measures(simulated, fisher):
-    whole, parted = (
-        run(simulated[1], awc=AWC | {"fisher": fisher}, accumulation=parts, epochs=1)["awc"][0] for parts in (1, 4)
-    )
+    weak = awc(fisher=fisher, alpha_superior=2.0, alpha_inferior=1.0)
+    whole, parted = (run(simulated[1], **weak, accumulation=parts, epochs=1)["awc"][0] for parts in (1, 4))
     for name in ("fisher", "contributions"):
         assert parted[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("awc", [{}, {**AWC, "alpha_superior": 2e7, "alpha_inferior": 1e7}])
-def test_parts_give_the_step_of_the_whole_batch_and_count_the_penalty_once(simulated, awc):
+@pytest.mark.parametrize("method", [{}, awc(alpha_superior=2e7, alpha_inferior=1e7)])
+def test_parts_give_the_step_of_the_whole_batch_and_count_the_penalty_once(simulated, method):
     packed = PackedClips(simulated[1])
-    whole, parted = (learner_without_batch_statistics(simulated[1], awc=awc) for _ in range(2))
+    whole, parted = (learner_without_batch_statistics(simulated[1], **method) for _ in range(2))
     for learner, parts in ((whole, parts_of(packed, 16)), (parted, parts_of(packed, 4, 4, 4, 4))):
         learner.start_epoch([parts])
         losses = [learner.update(parts) for _ in range(4)]  # from the second step on there is a pull
         assert losses[0].requires_grad is False
     for name, value in whole.model.state_dict().items():
         torch.testing.assert_close(parted.model.state_dict()[name], value, rtol=1e-4, atol=1e-5)
-    if awc:
-        first, second = whole.awc.history[0], parted.awc.history[0]
+    if method:
+        first, second = whole.awc_history[0], parted.awc_history[0]
         assert first["fisher"] == pytest.approx(second["fisher"], rel=1e-4)
         assert first["contributions"] == pytest.approx(second["contributions"], abs=1e-4)
 
@@ -156,14 +155,14 @@ def task_gradient_when_pulled(settings, parts, monkeypatch):
     """The norm of the gradients at the moment that the pull is added."""
     learner = Learner(settings, CPU)
     norms = []
-    add = learner.awc.add_gradient_
+    add = learner.balancer.adjust_gradients_
 
     def look():
         gradients = [parameter.grad.flatten() for parameter in learner.model.encoders.parameters()]
         norms.append(torch.cat(gradients).norm().item())
         add()
 
-    monkeypatch.setattr(learner.awc, "add_gradient_", look)
+    monkeypatch.setattr(learner.balancer, "adjust_gradients_", look)
     learner.start_epoch([parts])
     learner.update(parts)
     return norms[0]
@@ -173,7 +172,7 @@ def test_the_pull_meets_gradients_that_are_no_longer_scaled(simulated, monkeypat
     """In float16 the loss is scaled by 65 536; the penalty is not."""
     parts = parts_of(PackedClips(simulated[1]), 16)
     exact, scaled = (
-        task_gradient_when_pulled(settings_for(simulated[1], awc=AWC, precision=precision), parts, monkeypatch)
+        task_gradient_when_pulled(settings_for(simulated[1], **awc(), precision=precision), parts, monkeypatch)
         for precision in ("float32", "float16")
     )
     assert scaled == pytest.approx(exact, rel=0.05)
@@ -182,7 +181,7 @@ def test_the_pull_meets_gradients_that_are_no_longer_scaled(simulated, monkeypat
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_mixed_precision_trains(simulated, plain, precision, accumulation):
-    result = run(simulated[1], precision=precision, accumulation=accumulation, awc=AWC)
+    result = run(simulated[1], precision=precision, accumulation=accumulation, **awc())
     losses = [row["loss"] for row in result["epochs"]]
     assert losses == pytest.approx([row["loss"] for row in plain["epochs"]], rel=0.05)
 
@@ -203,8 +202,8 @@ def test_every_epoch_ticks(simulated):
 
 
 def test_fewer_frames_for_awc_are_whole_batches_whoever_gathers_them(simulated):
-    few, all_frames = (run(simulated[1], awc=AWC, awc_frames=frames, epochs=2) for frames in (17, 48))
+    few, all_frames = (run(simulated[1], **awc(), method_frames=frames, epochs=2) for frames in (17, 48))
     assert few["awc"] != all_frames["awc"]
-    gathered_ahead = run(simulated[1], Resources(device="cpu", workers=2), awc=AWC, awc_frames=17, epochs=2)
+    gathered_ahead = run(simulated[1], Resources(device="cpu", workers=2), **awc(), method_frames=17, epochs=2)
     assert gathered_ahead["awc"] == few["awc"]
-    assert run(simulated[1], awc=AWC, epochs=2)["awc"] == all_frames["awc"]
+    assert run(simulated[1], **awc(), epochs=2)["awc"] == all_frames["awc"]

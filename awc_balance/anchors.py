@@ -1,0 +1,172 @@
+"""Anchors and Fisher diagonals of encoders, kept as buffers: `Anchored`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from operator import is_
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from awc_balance.encoders import parameters_by_modality
+from awc_balance.fisher.diagonal import Diagonal
+from awc_balance.fisher.gradients import non_finite
+from awc_balance.penalty import Bundle, Pulled, bundles
+from awc_balance.precision import at_least_float32
+from awc_balance.state import buffer_name
+from awc_balance.watch import Watch
+
+FISHER_DTYPES = (None, torch.bfloat16, torch.float32, torch.float64)
+
+
+class _Plan(NamedTuple):
+    """What is pulled, and what that was worked out from; while the latter stays, so does the former."""
+
+    encoders: Watch
+    buffers: dict[str, Tensor | None]
+    alphas: dict[str, float]
+    bundles: list[Bundle]
+
+
+class Anchored(nn.Module):
+    """A module without parameters that keeps an anchor and a Fisher diagonal for every parameter of some encoders.
+
+    An anchor has the dtype of its parameter, whatever the options: near the anchor any coarser one would turn the
+    pull into rounding errors, while one of a Fisher diagonal, which is an estimate, only changes the pull by its
+    relative error. bfloat16, with the range of float32, does so by up to 0.4 %; float16 would underflow.
+
+    Args:
+        encoders: The checked encoders by modality.
+        fisher_dtype: Of the Fisher diagonals that are kept; None for that of their parameter, float32 or better.
+        state_device: Where both are kept; None for where their parameter is.
+
+    Raises:
+        TypeError: If an option is of the wrong kind.
+        ValueError: If the dtype is none of those above.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        fisher_dtype: torch.dtype | None = None,
+        state_device: torch.device | str | None = None,
+    ) -> None:
+        """Anchors at the present parameters, and Fisher diagonals of 0."""
+        super().__init__()
+        self._fisher_dtype = _check_dtype(fisher_dtype)
+        self._state_device = None if state_device is None else _check_device(state_device)
+        self._encoders = dict(encoders)  # a plain dict: in an nn.ModuleDict they would become parts of this module
+        self._plan: _Plan | None = None
+        self._keep({m: {n: torch.zeros_like(p.detach().real) for n, p in named.items()} for m, named in self._named()})
+
+    def _keep(self, diagonal: Diagonal, divisor: float = 1.0) -> None:
+        """Take the parameters' present values as anchors, with these Fisher diagonals.
+
+        Raises:
+            ValueError: If one does not fit `fisher_dtype`; nothing is changed then.
+        """
+        with torch.inference_mode(False):  # or the penalty could not be differentiated
+            fishers = {
+                (modality, name): self._stored(at_least_float32(value / divisor).to(dtype=self._fisher_dtype))
+                for modality, named in diagonal.items()
+                for name, value in named.items()
+            }
+            _refuse_overflow(fishers, self._fisher_dtype)
+            self._plan = None  # or it would hold what is replaced now until the next step
+            for modality, named in self._named():
+                for name, parameter in named.items():
+                    anchor = self._stored(parameter.detach().clone())
+                    self.register_buffer(buffer_name("anchor", modality, name), anchor)
+                    self.register_buffer(buffer_name("fisher", modality, name), fishers[modality, name])
+
+    def _bundles(self, alphas: Mapping[str, float]) -> list[Bundle]:
+        """What is pulled with these alphas: trainable parameters, with their anchors and Fisher diagonals.
+
+        Raises:
+            RuntimeError: If a parameter is new or has another shape.
+        """
+        if self._plan is None or not self._still_holds(self._plan, alphas):
+            with torch.inference_mode(False):
+                found = bundles(
+                    (alphas[modality], self._pulled(modality, name, parameter))
+                    for modality, named in self._named()
+                    if alphas[modality] > 0
+                    for name, parameter in named.items()
+                    if parameter.requires_grad
+                )
+            self._plan = _Plan(Watch(self._encoders.values()), dict(self._buffers), dict(alphas), found)
+        return self._plan.bundles
+
+    def _still_holds(self, plan: _Plan, alphas: Mapping[str, float]) -> bool:
+        """Whether nobody has exchanged, moved, cast or frozen anything since; far quicker than to plan anew."""
+        buffers = self._buffers
+        same = len(buffers) == len(plan.buffers) and all(map(is_, buffers.values(), plan.buffers.values()))
+        return same and alphas == plan.alphas and plan.encoders.unchanged()
+
+    def _named(self) -> Iterator[tuple[str, dict[str, nn.Parameter]]]:
+        yield from parameters_by_modality(self._encoders).items()
+
+    def _stored(self, tensor: Tensor) -> Tensor:
+        return tensor if self._state_device is None else tensor.to(self._state_device)
+
+    def _pulled(self, modality: str, name: str, parameter: nn.Parameter) -> Pulled:
+        kept = []
+        for kind in ("anchor", "fisher"):
+            key = buffer_name(kind, modality, name)
+            buffer = self._buffers.get(key)
+            if buffer is None or buffer.shape != parameter.shape:
+                raise RuntimeError(
+                    "The encoders should keep their parameters during training. The parameter "
+                    f"{name} of `{modality}` is new or has another shape. Build a new AWCRegularizer."
+                )
+            # The model may have been moved or cast after the epoch began.
+            device = self._state_device or parameter.device
+            moved = buffer.to(device, parameter.dtype if kind == "anchor" else buffer.dtype)
+            if moved is not buffer:
+                self.register_buffer(key, moved)
+            kept.append(moved)
+        return Pulled(parameter, *kept)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:  # noqa: ANN401 - as in torch
+        """Move what is kept with a larger module, but leave its dtype, which `half()` would lower, alone.
+
+        torch offers no public way to keep buffers out of a cast; its recurrent layers override this, too.
+        """
+        if self._state_device is not None:
+            return self
+
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+
+
+def _check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"`fisher_dtype` should be a torch.dtype. Got {type(dtype).__name__}. Pass torch.bfloat16.")
+    if dtype not in FISHER_DTYPES:
+        raise ValueError(
+            f"`fisher_dtype` should be one of {', '.join(map(str, FISHER_DTYPES))}. Got {dtype}. "
+            "Pass torch.bfloat16 to save memory."
+        )
+    return dtype
+
+
+def _check_device(device: torch.device | str) -> torch.device:
+    if not isinstance(device, torch.device | str):
+        raise TypeError(f"`state_device` should be a device. Got {type(device).__name__}. Pass 'cpu'.")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"`state_device` should be a device. Got {device!r}. Pass 'cpu'.") from error
+
+
+def _refuse_overflow(fishers: dict[tuple[str, str], Tensor], dtype: torch.dtype | None) -> None:
+    too_large = [f"`{modality}` ({name})" for modality, name in non_finite(fishers)] if dtype is not None else []
+    if too_large:
+        raise ValueError(
+            f"Fisher diagonals should stay within `fisher_dtype`. They overflow {dtype} in "
+            f"{', '.join(too_large[:5])}. Leave fisher_dtype=None, or scale the loss down."
+        )

@@ -1,0 +1,196 @@
+"""Sums of squared per-sample gradients from one forward and backward pass of a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from awc_balance.fisher.calls import Call, Calls, Unit
+from awc_balance.fisher.gradients import Gradients, Key
+from awc_balance.fisher.layouts import Layout
+from awc_balance.fisher.objective import Objective
+from awc_balance.fisher.operation import Operation, Seen, sum_of_squares
+from awc_balance.fisher.plan import Plan
+
+
+class Unplanned(Exception):  # noqa: N818 - not an error, but news
+    """A forward pass made other calls than planned."""
+
+
+class Found(NamedTuple):
+    """What one pass gave."""
+
+    squares: Gradients
+    """Sums over samples, of the covered parameters that the pass used in the planned calls only."""
+    losses: Tensor
+    reached: set[Key]
+    looks: int
+    """How often the program looked at the content of a tensor."""
+    rounding: float
+    """The coarsest relative precision among gradients."""
+
+
+def squares(
+    objective: Objective,
+    parameters: Mapping[Key, nn.Parameter],
+    plan: Plan,
+    batch: Any,  # noqa: ANN401
+    samples: int,
+) -> Found:
+    """The sums of squared per-sample gradients of the parameters that a plan covers.
+
+    The planned calls see the parameters detached. So a use of a parameter by any other way, and only that, leaves a
+    path in autograd's graph: such parameters are left out of what is found.
+
+    Raises:
+        Unplanned: If the pass makes other calls.
+    """
+    collector = _Collector(plan, samples)
+    own = {key: parameter for key, parameter in parameters.items() if key in plan.covered}
+    with Calls(parameters, collector.handle) as calls:
+        prediction, target = objective.predict(batch)
+    collector.check_complete()
+    losses = objective.losses(prediction, target, samples)
+    stray: set[Key] = set()
+    if losses.requires_grad:
+        with torch.autocast(losses.device.type, enabled=False):
+            wanted = [collector.root, *own.values()]
+            _, *gradients = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+            collector.finish()
+        stray = {key for key, gradient in zip(own, gradients, strict=True) if gradient is not None}
+    values = {key: collector.total(key, parameter) for key, parameter in own.items() if key not in stray}
+    return Found(values, losses.detach(), collector.reached & set(values), calls.looks, collector.rounding)
+
+
+class _Collector:
+    """Takes inputs and output gradients from the planned calls of one pass, and adds up squares."""
+
+    def __init__(self, plan: Plan, samples: int) -> None:
+        self.root = torch.zeros((), requires_grad=True)
+        self.reached: set[Key] = set()
+        self.rounding = torch.finfo(torch.float32).eps
+        self._plan = plan
+        self._samples = samples
+        self._next = 0
+        units = [unit for site, layout in zip(plan.sites, plan.layouts, strict=True) if layout for unit in site.units]
+        self._expected = {unit: units.count(unit) for unit in units}
+        self._waiting: dict[Unit, list[tuple[Operation, str, Seen]]] = {}
+        self._totals: dict[Unit, Tensor] = {}
+
+    def handle(self, call: Call) -> Any:  # noqa: ANN401
+        """The output of a call, from which the gradient will come back here."""
+        if self._next == len(self._plan.sites) or call.identity != self._plan.sites[self._next].identity:
+            raise Unplanned
+        site, layout = self._plan.sites[self._next], self._plan.layouts[self._next]
+        self._next += 1
+        if layout is None:
+            return call.run()
+        out = self._output(call, layout)
+        expected = layout.shape_of_one(site.out, self._plan.samples)
+        if layout.shape_of_one(out.shape, self._samples) != expected:
+            raise Unplanned
+        return out
+
+    def check_complete(self) -> None:
+        """Whether all planned calls were made."""
+        if self._next != len(self._plan.sites):
+            raise Unplanned
+
+    def finish(self) -> None:
+        """Square what waits for calls on which the loss does not depend."""
+        for unit in list(self._waiting):
+            self._square(unit)
+
+    def total(self, key: Key, parameter: Tensor) -> Tensor:
+        """The sum of squares of a parameter; zeros where nothing came."""
+        found = {unit: total for unit, total in self._totals.items() if unit.key == key}
+        if len(found) == 1 and next(iter(found.values())).shape == parameter.shape:
+            return next(iter(found.values()))
+        dtype = next((total.dtype for total in found.values()), torch.promote_types(parameter.dtype, torch.float32))
+        result = torch.zeros(parameter.shape, dtype=dtype, device=parameter.device)
+        for unit, total in found.items():
+            result[unit.rows if parameter.dim() else ...] = total
+        return result
+
+    def _output(self, call: Call, layout: Layout) -> Tensor:
+        operand = call.operand
+        x = operand.detach() if isinstance(operand, Tensor) and call.operation.reads_input else None
+        version = 0 if x is None else x._version
+
+        def take(g: Tensor) -> None:
+            nonlocal x
+            if x is not None and x._version != version:
+                raise RuntimeError("An input was changed in place after it was used.")
+            self._take(call, layout, x, g)
+            x = None  # it may be large
+
+        if isinstance(operand, Tensor) and operand.requires_grad:
+            out: Tensor = call.run_detached(_attach(self.root, operand))
+            out.register_hook(take)
+            return out
+        return _source(self.root, lambda: call.run_detached(operand), take)
+
+    def _take(self, call: Call, layout: Layout, x: Tensor | None, g: Tensor) -> None:
+        self.rounding = max(self.rounding, torch.finfo(g.dtype).eps)
+        dtype = torch.promote_types(g.dtype, torch.float32)
+        arranged = layout.arrange(g.detach().to(dtype), self._samples)
+        if x is not None and call.operation.broadcasts:
+            x = x.expand(g.shape)
+        own = {id(call.arguments.get("input")), *(id(call.arguments[slot]) for slot in call.units)}
+        arguments = {name: value for name, value in call.arguments.items() if id(value) not in own}
+        for slot, unit in call.units.items():
+            seen = Seen(
+                None if x is None else layout.arrange(x, self._samples),
+                arranged,
+                arguments,
+                layout.axis,
+                call.arguments[slot].shape,
+            )
+            self.rounding = max(self.rounding, torch.finfo(call.arguments[slot].dtype).eps)
+            self._waiting.setdefault(unit, []).append((call.operation, slot, seen))
+            self.reached.add(unit.key)
+            if len(self._waiting[unit]) == self._expected[unit]:
+                self._square(unit)
+
+    def _square(self, unit: Unit) -> None:
+        uses = self._waiting.pop(unit)
+        operation, slot, seen = uses[0]
+        with torch.no_grad():
+            self._totals[unit] = operation.squares(slot, seen) if len(uses) == 1 else sum_of_squares(uses)
+
+
+class _Attach(torch.autograd.Function):
+    """The same values, and a path to the root, so that autograd walks through what follows."""
+
+    @staticmethod
+    def forward(ctx: Any, root: Tensor, x: Tensor) -> Tensor:  # noqa: ANN401, ARG004
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor]:  # noqa: ANN401, ARG004
+        return None, g
+
+
+class _Source(torch.autograd.Function):
+    """The output of a call whose operand needs no gradient; its own gradient goes to `take`."""
+
+    @staticmethod
+    def forward(ctx: Any, root: Tensor, run: Callable[[], Tensor], take: Callable[[Tensor], None]) -> Tensor:  # noqa: ANN401, ARG004
+        ctx.take = take
+        return run()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[None, None, None]:  # noqa: ANN401
+        ctx.take(g)
+        return None, None, None
+
+
+# `Function.apply` carries no annotations.
+_attach: Callable[[Tensor, Tensor], Tensor] = _Attach.apply
+_source: Callable[[Tensor, Callable[[], Tensor], Callable[[Tensor], None]], Tensor] = _Source.apply

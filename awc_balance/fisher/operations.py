@@ -1,0 +1,173 @@
+"""The operations whose per-sample gradients are known: linear, norm, embedding, element-wise, and a table of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from awc_balance.fisher.convolution import Convolution
+from awc_balance.fisher.operation import Operation, Seen, add_squared_products, by_sample, chunk_of
+from awc_balance.precision import at_least_float32
+
+
+class Linear(Operation):
+    """y = x W^T + b on vectors or, along further axes, on tokens."""
+
+    def gradient(self, slot: str, seen: Seen) -> Tensor:
+        """Sums over the tokens of a sample: of g x^T, and of g."""
+        g = seen.g.flatten(1, -2)
+        if slot == "bias":
+            return g.sum(1)
+        return g.mT @ seen.input.flatten(1, -2)
+
+    def squares(self, slot: str, seen: Seen) -> Tensor:
+        """Without tokens a square is (g x^T)^2 = g^2 (x^2)^T, so that the sum over samples is one product."""
+        g = seen.g.flatten(1, -2)
+        if slot == "bias":
+            return g.sum(1).square().sum(0)
+        x = seen.input.flatten(1, -2)
+        if g.shape[1] == 1:
+            return g.squeeze(1).square().T @ x.squeeze(1).square()
+        total = g.new_zeros(1, *seen.shape)
+        add_squared_products(g.mT.unsqueeze(1), x.unsqueeze(1), total)
+        return total[0]
+
+
+class Normalization(Operation):
+    """y = w n(x) + b with n the normalisation of each row by itself, or by statistics that are fixed."""
+
+    def __init__(self, function: Callable[..., Tensor], names: str, *, channels: bool, **options: Any) -> None:  # noqa: ANN401
+        """A function whose parameters belong to the channels, axis 1, or else to the last axes."""
+        super().__init__(names, **options)
+        self._function = function
+        self._channels = self.batch_first = channels
+
+    def chunk(self, seen: Seen) -> int:
+        """The products are larger than the parameters."""
+        return chunk_of(seen.g.shape[1:], seen.g.device)
+
+    def gradient(self, slot: str, seen: Seen) -> Tensor:
+        """Sums over a sample of n(x) g, and of g."""
+        samples, rows = seen.g.shape[:2]
+        g = seen.g.flatten(0, 1)
+        if slot == "weight":
+            fixed = {
+                name: at_least_float32(value) if isinstance(value, Tensor) else value
+                for name, value in seen.arguments.items()
+            }
+            g = g * self._function(seen.input.flatten(0, 1), **fixed)
+        if self._channels:
+            summed = g.flatten(2).sum(2) if g.dim() > 2 else g
+        else:
+            summed = g.reshape(len(g), -1, *seen.shape).sum(1)
+        return by_sample(summed, samples, rows)
+
+
+class Embedding(Operation):
+    """Rows of a table by their indices."""
+
+    slots = ("weight",)
+
+    def gradient(self, slot: str, seen: Seen) -> Tensor:  # noqa: ARG002
+        """The output gradients, added up where a sample has an index several times."""
+        index, g = self._flat(seen)
+        found = g.new_zeros(len(g), *seen.shape)
+        return found.scatter_add_(1, index.unsqueeze(-1).expand_as(g), g)
+
+    def squares(self, slot: str, seen: Seen) -> Tensor:  # noqa: ARG002
+        """By the pairs of sample and index that occur, since a table of every sample would be large."""
+        index, g = self._flat(seen)
+        size = seen.shape[0]
+        pairs = index + size * torch.arange(len(index), device=index.device).unsqueeze(1)
+        found, inverse = pairs.flatten().unique(return_inverse=True)
+        sums = g.new_zeros(len(found), seen.shape[1]).index_add_(0, inverse, g.flatten(0, 1))
+        return g.new_zeros(seen.shape).index_add_(0, found % size, sums.square_())
+
+    @staticmethod
+    def _flat(seen: Seen) -> tuple[Tensor, Tensor]:
+        """Indices `[samples, n]` and gradients `[samples, n, width]`, zero at the padding."""
+        index, g = seen.input.flatten(1).long(), seen.g.flatten(1, -2)
+        padding = seen.arguments.get("padding_idx")
+        if padding is not None and padding >= 0:
+            g = g.masked_fill((index == padding).unsqueeze(-1), 0)
+        return index, g
+
+
+class Elementwise(Operation):
+    """A parameter that is added to features, multiplies them, or is repeated for every sample."""
+
+    slots = ("input", "other")
+    broadcasts = True
+
+    def __init__(self, names: str, *, multiplies: bool = False) -> None:
+        """See the class."""
+        super().__init__(names)
+        self.reads_input = multiplies
+
+    def applies(self, arguments: Mapping[str, Any]) -> bool:
+        """Without factors or given outputs."""
+        return not {"alpha", "out"} & set(arguments)
+
+    def operand(self, arguments: Mapping[str, Any], slots: set[str]) -> Any:  # noqa: ANN401
+        """Whichever is no parameter."""
+        return next((arguments[name] for name in self.slots if name in arguments and name not in slots), None)
+
+    def accepts(self, axis: int, out: torch.Size, shape: torch.Size) -> bool:
+        """If the parameter is the same for all samples."""
+        return _aligned(shape, len(out))[axis] == 1
+
+    def gradient(self, slot: str, seen: Seen) -> Tensor:  # noqa: ARG002
+        """Sums over the elements that a parameter has met."""
+        g = seen.g * seen.input if self.reads_input else seen.g
+        aligned = _aligned(seen.shape, g.dim() - 1)
+        del aligned[seen.axis]
+        summed = [1, *(2 + i for i, size in enumerate(aligned) if size == 1)]
+        return g.sum(summed).reshape(len(g), *seen.shape)
+
+
+def _aligned(shape: torch.Size, dimensions: int) -> list[int]:
+    """A shape as broadcasting aligns it with that many dimensions."""
+    return [1] * (dimensions - len(shape)) + list(shape)
+
+
+def _operations() -> dict[Callable[..., Any], Operation]:
+    convolution = "input weight bias stride padding dilation groups"
+    transposed = "input weight bias stride padding output_padding groups dilation"
+    statistics = "input running_mean running_var weight bias"
+    add, multiply = Elementwise("input other"), Elementwise("input other", multiplies=True)
+    return {
+        F.linear: Linear("input weight bias"),
+        **{
+            function: Convolution(convolution, dimensions)
+            for dimensions, function in enumerate((torch.conv1d, torch.conv2d, torch.conv3d), start=1)
+        },
+        **{
+            function: Convolution(transposed, dimensions, transposed=True)
+            for dimensions, function in enumerate(
+                (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), start=1
+            )
+        },
+        F.layer_norm: Normalization(F.layer_norm, "input normalized_shape weight bias eps", channels=False),
+        F.rms_norm: Normalization(F.rms_norm, "input normalized_shape weight eps", channels=False),
+        F.group_norm: Normalization(F.group_norm, "input num_groups weight bias eps", channels=True),
+        F.instance_norm: Normalization(F.instance_norm, f"{statistics} use_input_stats momentum eps", channels=True),
+        F.batch_norm: Normalization(F.batch_norm, f"{statistics} training momentum eps", channels=True, training=False),
+        F.embedding: Embedding(
+            "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse",
+            max_norm=None,
+            scale_grad_by_freq=False,
+        ),
+        torch.add: add,
+        torch.Tensor.add: add,
+        torch.mul: multiply,
+        torch.Tensor.mul: multiply,
+        torch.Tensor.expand: Elementwise("input"),
+    }
+
+
+OPERATIONS = _operations()
+"""The operations that are covered, by the functions that `torch.overrides` reports."""
