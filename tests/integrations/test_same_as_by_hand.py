@@ -12,8 +12,10 @@ from tests.integrations.frameworks import (
     METHODS,
     balancer_of,
     by_hand,
+    by_lightning,
     loader_of,
     model_of,
+    optimizer_of,
     read,
 )
 
@@ -85,3 +87,28 @@ def test_a_shuffled_loader_is_read_in_the_order_of_plain_training(framework, tmp
         FRAMEWORKS[framework](model, balancer, loader_of(shuffle=True), tmp_path, own_loss=True)
         seen.append(parameters(model))
     assert torch.equal(*seen)
+
+
+@pytest.mark.parametrize("name", ["AWC", "InfoReg"])
+def test_float16_in_lightning_changes_unscaled_gradients(name, tmp_path):
+    precision = pytest.importorskip("lightning.pytorch.plugins.precision")
+    model = model_of()
+    balancer, scaler = balancer_of(name, model), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer = optimizer_of(model, balancer)
+    loader = loader_of()
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        balancer.start_epoch(loader)
+        for batch in loader:
+            with torch.autocast("cpu", torch.float16, cache_enabled=False):
+                loss = balancer.loss(batch)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            balancer.adjust_gradients_()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+    other = model_of()
+    plugin = precision.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+    by_lightning(other, balancer_of(name, other), loader_of(), tmp_path, epochs=2, plugins=[plugin])
+    assert torch.equal(parameters(model), parameters(other))
