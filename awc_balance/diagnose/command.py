@@ -1,0 +1,122 @@
+"""The command `python -m awc_balance diagnose`: a trained model's contributions, diagnosis and report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from traceback import walk_tb
+
+from awc_balance.contributions import Contributions, ShapleyContribution
+from awc_balance.contributions.profits import PROFITS
+from awc_balance.diagnose.checkpoint import load_checkpoint
+from awc_balance.diagnose.diagnosis import diagnose
+from awc_balance.diagnose.objects import UsageError, find_encoders, load_batches, load_function, load_model
+from awc_balance.diagnose.words import interval, number, sentences
+from awc_balance.report import report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 2 if something about the call is wrong, and what it is on the standard error."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        _diagnose(options)
+    except UsageError as error:
+        sys.stderr.write(f"{parser.prog} {options.command}: {error}\n")
+        return 2
+    return 0
+
+
+def _diagnose(options: argparse.Namespace) -> None:
+    measure, checkpoint = _measure(options)
+    contributions = _evaluate(measure, "--data", options.data)
+    held_out = None if options.held_out is None else _evaluate(measure, "--held-out", options.held_out)
+    notes = [
+        f"model {options.model}; {checkpoint}",
+        f"data {options.data}" + (f"; held-out data {options.held_out}" if options.held_out else ""),
+    ]
+    said = [f"- {sentence}" for sentence in sentences(diagnose(contributions, held_out))]
+    sys.stdout.write("\n".join([*notes, "", *_table(contributions, held_out, options.profit), "", *said, ""]))
+    try:
+        written = report(
+            [], options.out, contributions=contributions, held_out=held_out, profit=options.profit, notes=notes
+        )
+    except OSError as error:
+        raise UsageError(f"`--out` should be a file that can be written. {error}. Choose another place.") from error
+    sys.stdout.write(f"\nreport: {written}\n")
+
+
+def _evaluate(measure: ShapleyContribution, option: str, address: str) -> Contributions:
+    """Contributions on the batches at an address."""
+    batches = load_batches(option, address)
+    try:
+        return measure.evaluate(batches)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raised_in = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)][-1]
+        if not raised_in.startswith("awc_balance."):
+            raise  # in the user's code, who needs the traceback
+        raise UsageError(f"`{option}` could not be measured. {error}") from error
+
+
+def _measure(options: argparse.Namespace) -> tuple[ShapleyContribution, str]:
+    """What measures the model, and what was loaded into it."""
+    model, given = load_model("--model", options.model)
+    checkpoint = "no checkpoint was loaded: the model is as its function built it"
+    if options.checkpoint is not None:
+        loaded = load_checkpoint(options.checkpoint, model, trust=options.trust_checkpoint, key=options.key)
+        checkpoint = f"checkpoint {options.checkpoint}: {loaded}"
+    elif options.trust_checkpoint or options.key is not None:
+        raise UsageError("`--key` and `--trust-checkpoint` belong to a checkpoint. Got none. Pass --checkpoint FILE.")
+    if options.device is not None:
+        model.to(options.device)
+    encoders = find_encoders(model, given, options.encoders)
+    profit = load_function("--profit", options.profit) if ":" in options.profit else options.profit
+    step = None if options.step is None else load_function("--step", options.step)
+    try:
+        return ShapleyContribution(model, encoders, profit, step=step, budget=options.budget), checkpoint
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _table(contributions: Contributions, held_out: Contributions | None, profit: str) -> list[str]:
+    """Contributions with their intervals, the highest first."""
+    results = {f"contribution ({profit})" if held_out is None else "training": contributions}
+    results |= {} if held_out is None else {"held-out": held_out}
+    order = sorted(contributions, key=lambda modality: -contributions[modality])
+    cells = [["modality", *(cell for name in results for cell in (name, "95 % interval"))]]
+    cells += [
+        [modality, *(cell for result in results.values() for cell in _cells(result, modality))] for modality in order
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _cells(result: Contributions, modality: str) -> tuple[str, str]:
+    bounds = "none" if result.intervals is None else interval(result.intervals[modality])
+    return number(result[modality]), bounds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m awc_balance", description="Balance multi-modal training in PyTorch.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    add = commands.add_parser(
+        "diagnose",
+        help="which modality carries a trained model's prediction, which is idle, which overfits",
+        description="Measure a trained model's contributions, say what they mean, and write a report.",
+    ).add_argument
+    add("--model", required=True, help="package.module:function that builds the model, or (model, encoders)")
+    add("--data", required=True, help="package.module:loader, or a function that returns one")
+    add("--held-out", help="the same for data the model was not trained on; --data are then its training data")
+    add("--checkpoint", help="file with the trained parameters; without it the model is taken as it is built")
+    add("--key", help="where in the checkpoint they are, as in ema.model; only needed if more than one place fits")
+    add("--trust-checkpoint", action="store_true", help="let the file run code while it is read, as pickles do")
+    add(
+        "--encoders", help="attribute that holds the encoders (default: encoders), or a.rgb,a.wifi, or camera=a.rgb,..."
+    )
+    add("--step", help="package.module:step, a function (model, batch) -> (prediction, target)")
+    add("--profit", default="pearson", help=f"{', '.join(PROFITS)}, or package.module:function (default: pearson)")
+    add("--budget", type=int, help="coalitions to run at most; needed for more than 16 modalities")
+    add("--device", help="where to measure, as in cuda; default: where the model is built")
+    add("--out", default="awc_balance_report.html", help="file of the report (default: %(default)s)")
+    return parser
