@@ -39,7 +39,7 @@ package: built
 	.ci/installed $(BIN)/python
 
 oldest: built
-	$(BIN)/mypy --config-file= --python-version 3.10 --follow-imports=skip --ignore-missing-imports \
+	$(BIN)/python -m mypy --config-file= --python-version 3.10 --follow-imports=skip --ignore-missing-imports \
 		--disable-error-code=var-annotated -p awc_balance # names that Python 3.10 does not have; stubs of numpy need 3.12
 	.ci/installed $(BIN)/python --requirement .ci/oldest.txt
 
