@@ -212,7 +212,7 @@ class AWCRegularizer(Anchored):
         if fisher is None or (contributions is None and not self._strengths.fixed):
             loader = self._first(loader)
         reshard(self._user.model)
-        known = self._contributions(loader, contributions, progress)
+        known, intervals = self._contributions(loader, contributions, progress)
         groups, alphas = self._strengths.decide(known)
         diagonal = self._diagonal(loader, fisher, progress)
         traces = trace(diagonal)
@@ -223,6 +223,7 @@ class AWCRegularizer(Anchored):
             {
                 "epoch": self.epoch,
                 "contributions": dict(known),
+                "intervals": intervals,
                 "groups": dict(groups),
                 "alphas": dict(alphas),
                 "fisher": traces,
@@ -283,17 +284,22 @@ class AWCRegularizer(Anchored):
 
     def _contributions(
         self, loader: Iterable[Any], given: Mapping[str, float] | None, progress: Progress | None
-    ) -> dict[str, float]:
-        """Those given, else those of the source, unless nothing depends on them; the same in all processes."""
+    ) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """Those given, else those of the source, unless nothing depends on them, and their intervals if known.
+
+        The same in all processes.
+        """
         source, processes = self._user.source, self._processes
         if given is None:
             if self._strengths.fixed or source is None:
-                return {}
+                return {}, {}
             if isinstance(source, ShapleyContribution):
-                return check_numbers("contributions", source(loader, progress=progress), self._encoders)
+                measured = source(loader, progress=progress)
+                intervals = {modality: list(ends) for modality, ends in (measured.intervals or {}).items()}
+                return check_numbers("contributions", measured, self._encoders), intervals
             given = processes.attempt(lambda: source(loader))
         checked = processes.attempt(lambda: check_numbers("contributions", given, self._encoders))
-        return processes.mean(checked, device_of(self._user.model))
+        return processes.mean(checked, device_of(self._user.model)), {}
 
     def _first(self, loader: Iterable[Any]) -> Iterable[Any]:
         """What is measured on: the loader, or so many of its batches, read without moving its random state."""

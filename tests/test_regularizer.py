@@ -1,6 +1,7 @@
 import copy
 import gc
 import io
+import json
 import pickle
 
 import pytest
@@ -187,6 +188,20 @@ class TestSwitchedOff:
         assert seen == [(True, True), (True, True), (False, False), (False, False)]
         assert [row["epoch"] for row in awc.history] == [1, 2]
         assert awc.epoch == 4
+
+    def test_the_history_has_the_intervals_of_what_it_measured(self):
+        model = build(Concat)
+        loader = loader_of(model)
+        awc, measured = awc_of(model), ShapleyContribution(model, model.encoders).evaluate(loader)
+        awc.start_epoch(loader)
+        assert awc.history[0]["intervals"] == {modality: list(ends) for modality, ends in measured.intervals.items()}
+        json.dumps(awc.history)
+
+    def test_the_history_has_no_intervals_of_what_it_was_given(self):
+        model = build(Concat)
+        awc = awc_of(model)
+        awc.start_epoch(loader_of(model), contributions=dict.fromkeys(model.encoders, 0.5))
+        assert awc.history[0]["intervals"] == {}
 
     def test_the_loader_is_not_read_outside_the_window(self):
         model = build(Concat)
