@@ -54,7 +54,7 @@ def links(page):
 
 
 def test_the_index_lists_every_guide():
-    assert sorted([*links("README.md"), "README.md"]) == PAGES
+    assert sorted(links("README.md")) == [page for page in PAGES if page != "README.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
