@@ -93,7 +93,7 @@ class AWC(Balancer):
             warnings.warn(
                 f"AWC has alphas of the paper's scale, up to {max(regularizer.alphas.values()):g}, but "
                 f"scale={regularizer.scale!r} and fisher={self._form!r} in place of 'raw' and 'per_batch'. "
-                "Start from alphas around 10 with scale='root_mean'.",
+                "Start from alphas around 100 with scale='root_mean'.",
                 UserWarning,
                 stacklevel=3,
             )
