@@ -219,8 +219,9 @@ def pulls(scores: Mapping[str, float], beta: float) -> dict[str, float]:
         {}
     """
     dominant = max(scores, key=scores.__getitem__)
-    ahead = scores[dominant] - mean_of_others(scores)[dominant]
-    return {dominant: beta * exp(tanh(ahead))} if ahead > 0 else {}
+    if scores[dominant] == min(scores.values()):
+        return {}  # not by their mean, which rounding puts a little below equal scores
+    return {dominant: beta * exp(tanh(scores[dominant] - mean_of_others(scores)[dominant]))}
 
 
 def grows(traces: Sequence[float], growth: float, memory: int) -> bool:

@@ -21,8 +21,38 @@ HARMS, HELPS, UNCLEAR = "#d55e00", "#009e73", "#777777"  # Okabe and Ito, for al
 
 
 def markdown(summary: Summary) -> str:
-    """A table of every task, and who carries the prediction of plain joint training."""
-    return "\n\n".join(_task_markdown(task) for task in summary.values())
+    """An overview, then of every task a table, and who carries the prediction of plain joint training."""
+    return "\n\n".join([overview(summary), *(_task_markdown(task) for task in summary.values())])
+
+
+def overview(summary: Summary) -> str:
+    """The change of the test error in percent, by method and task; bold where its interval is off zero."""
+    methods = dict.fromkeys(row["method"] for task in summary.values() for row in task["rows"])
+    rows = [["leaving out, as chosen on held-out data", *map(_chosen, summary.values())]]
+    rows += [[m, *(_percent(task, m) for task in summary.values())] for m in methods if m != PLAIN]
+    columns = ["change of the test error, %, by", *(task["title"] for task in summary.values())]
+    return markdown_table(columns, rows)
+
+
+def _chosen(task: Summary) -> str:
+    chosen = task["subset_chosen_on_held_out"]
+    left = [modality for modality in task["modalities"] if chosen is not None and modality not in chosen]
+    return f"{', '.join(left)}: {_bold(_row(task, PLAIN, chosen)['percent'])}" if left else "nothing"
+
+
+def _percent(task: Summary, method: str) -> str:
+    return _bold(_row(task, method, task["modalities"])["percent"])
+
+
+def _row(task: Summary, method: str, modalities: Sequence[str]) -> dict[str, Any]:
+    """The row of a method; an empty one where it has none."""
+    found = (row for row in task["rows"] if row["method"] == method and row["modalities"] == modalities)
+    return next(found, {"percent": None})
+
+
+def _bold(value: dict[str, float | None] | None) -> str:
+    clear = value is not None and value["low"] is not None and value["low"] * (value["high"] or 0.0) > 0
+    return f"**{interval(value)}**" if clear else interval(value)
 
 
 def _task_markdown(task: Summary) -> str:

@@ -8,7 +8,7 @@ from scipy.stats import ttest_rel
 
 from benchmarks.compare import __main__ as command
 from benchmarks.compare.methods import METHODS, PLAIN
-from benchmarks.compare.output import draw, markdown
+from benchmarks.compare.output import draw, markdown, overview
 from benchmarks.compare.plan import Plan, chosen_strength, final_runs, search_runs
 from benchmarks.compare.summary import paired_interval, summarize
 from benchmarks.compare.task import load_task
@@ -132,6 +132,7 @@ class TestSummary:
         summary = summarize(plan, [], final)
         assert summary[NAME]["subset_chosen_on_held_out"] == ["a", "b"]
         assert "a+b (chosen)" in markdown(summary)
+        assert "noise: **+400.0 [+400.0, +400.0]**" in overview(summary)
         assert draw(summary, tmp_path / "figure.png").stat().st_size > 1000
 
 
