@@ -58,10 +58,13 @@ def criterion(prediction, target):
     return mse_loss(prediction, target)
 
 
-def regularizer(model, loader):
-    awc = AWCRegularizer(model, model.encoders, criterion)
-    awc.start_epoch(loader)
-    return awc, lambda: awc.start_epoch(loader)
+def regularizer(batches):
+    def build_one(model, loader):
+        awc = AWCRegularizer(model, model.encoders, criterion, batches=batches)
+        awc.start_epoch(loader)
+        return awc, lambda: awc.start_epoch(loader)
+
+    return build_one
 
 
 def contribution(model, loader):
@@ -97,7 +100,8 @@ def balancer(name):
 
 
 TOOLS = {
-    "regularizer": regularizer,
+    "regularizer": regularizer(None),
+    "regularizer on a few batches": regularizer(2),
     "update": contribution,
     "evaluate": evaluation,
     **{form: fisher(form) for form in ("per_sample", "corrected", "per_batch")},
@@ -194,10 +198,10 @@ class Shrinking:
 def test_a_loader_that_ends_early_gives_what_it_had_or_an_error():
     model = build(Concat)
     batches = loader_of(model, 2)
-    awc = AWCRegularizer(model, model.encoders, mse_loss)
+    awc = AWCRegularizer(model, model.encoders, mse_loss, batches=None)
     awc.start_epoch(Shrinking(batches))  # two batches for the contributions, one for the Fisher diagonals
     expected = FisherDiagonal(model.encoders, "per_batch").estimate(batches[:1], model, mse_loss)
     assert torch.equal(awc.get_buffer("fisher/m0/0/weight"), expected["m0"]["0.weight"])
     assert "at least one batch" in refused(lambda: awc.start_epoch(iter(batches)), awc, model)
-    corrected = AWCRegularizer(model, model.encoders, mse_loss, fisher="corrected")
+    corrected = AWCRegularizer(model, model.encoders, mse_loss, fisher="corrected", batches=None)
     assert "two batches" in refused(lambda: corrected.start_epoch(Shrinking(batches)), corrected, model)
