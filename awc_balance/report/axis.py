@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from math import ceil, floor, isfinite, log10
 from typing import NamedTuple
 
+NOTHING = 1e-290
+"""What is smaller is drawn as 0: a part of it could not be told from 0 in float64."""
+
 
 class Axis(NamedTuple):
     """Values from `low` to `high` drawn at places from `start` to `end`."""
@@ -37,8 +40,9 @@ def axis(values: Iterable[float], start: float, end: float, *, most: int = 5, wh
     """
     finite = [value for value in values if isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        margin = 0.5 if whole or low == 0 else 0.1 * abs(low)
+    largest = max(abs(low), abs(high))
+    if high - low <= 1e-9 * largest or largest < NOTHING:
+        margin = 0.5 if whole or largest < NOTHING else 0.1 * abs(low)
         low, high = low - margin, high + margin
     elif not whole:  # a little room beyond the outermost values, but none below a zero
         room = 0.04 * (high - low)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from awc_balance import AWCRegularizer, FisherDiagonal, ShapleyContribution
@@ -189,6 +189,9 @@ numbers = st.floats(-1e12, 1e12)
 
 
 @given(st.lists(numbers, min_size=1), st.booleans())
+@example([5e-324], False)
+@example([0.0, 5e-324], False)
+@example([-1e-291, 1e-300], True)
 def test_an_axis_holds_all_values_and_few_round_ticks(values, whole):
     found = axis(values, 0, 100, whole=whole)
     assert found.low <= min(values)
