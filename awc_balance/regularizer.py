@@ -76,11 +76,11 @@ class AWCRegularizer(Anchored):
             encoders, so that the penalty is the same for losses in metres and in millimetres. "root_mean": the
             square root of that mean, so that the penalty has the unit of the loss, and the balance of the two, hence
             the whole training, is the same in any unit.
-        batches: How many batches of the loader an epoch's contributions and Fisher diagonals are measured on. None:
-            all of them, as in the paper, at the price of a forward pass and a forward and backward pass over the
-            data. A few make that price small: they are read once, kept meanwhile, and used for both. They are the
-            first ones that the loader yields: random samples if it shuffles, else the same ones in every epoch,
-            which may be all of one kind.
+        batches: How many batches of the loader an epoch's contributions and Fisher diagonals are measured on. They are
+            the first ones that the loader yields: random samples if it shuffles, else the same ones in every epoch,
+            which may be all of one kind; they are read once, kept meanwhile, and used for both. None: all of them,
+            as in the paper, at the price of a forward pass and a forward and backward pass over the data. Models
+            ended up the same with 4, at a fiftieth of the price or less (benchmarks/README.md).
         fisher_dtype: Of the Fisher diagonals that are kept: torch.bfloat16, which changes the pull by up to 0.4 % and
             is exact at the anchor, torch.float32 or torch.float64. None: that of the parameter, float32 or better.
             Anchors always have the dtype of their parameter.
@@ -125,7 +125,7 @@ class AWCRegularizer(Anchored):
         grouping: Grouping = kmeans_groups,
         fisher: Form | FisherDiagonal = "per_batch",
         scale: Scale = "raw",
-        batches: int | None = None,
+        batches: int | None = 4,
         fisher_dtype: torch.dtype | None = None,
         state_device: torch.device | str | None = None,
         step: Step | None = None,
@@ -193,8 +193,8 @@ class AWCRegularizer(Anchored):
         Outside the window the loader is not read. If anything fails, everything stays as it was before.
 
         Args:
-            loader: The training batches. It is read once for the contributions and once for the Fisher diagonals,
-                or, with `batches`, so many of them once for both.
+            loader: The training batches. The first few of them are read, once; with `batches=None` all of them, once
+                for the contributions and once for the Fisher diagonals.
             contributions: Those of this epoch, if they are known already.
             fisher: The Fisher diagonals of this epoch, if they are known already, as `FisherDiagonal.compute` gives
                 them, perhaps from the gradients of the steps of the last epoch.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from awc_balance.diagnose.command import _parser as diagnose_parser
 from examples.mars.__main__ import _parser
 from examples.mmfi.__main__ import COMMANDS
 
@@ -34,7 +35,8 @@ def blocks(language):
     return [textwrap.dedent(block) for _, block in found]
 
 
-def test_python_blocks_run_one_after_the_other(capsys):
+def test_python_blocks_run_one_after_the_other(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     data = [({"rgb": torch.randn(4), "wifi": torch.randn(6)}, torch.randn(2, 3)) for _ in range(24)]
     model = Model()
@@ -54,6 +56,7 @@ def test_python_blocks_run_one_after_the_other(capsys):
     assert "Contributions(rgb: " in printed
     assert "torch.Size([2, 3])" in printed
     assert "{'rgb': 0.0, 'wifi': 2.0}" in printed
+    assert "<html" in (tmp_path / "run.html").read_text()
 
 
 @pytest.mark.parametrize("command", re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE))
@@ -76,6 +79,13 @@ def test_commands_of_the_examples_take_the_options_shown():
         parser = argparse.ArgumentParser()
         import_module(f"examples.mmfi.{name}").add_arguments(parser)
         parser.parse_args(options)
+
+
+def test_the_command_that_diagnoses_takes_the_options_shown():
+    found = [block for block in blocks("sh") if "awc_balance diagnose" in block]
+    assert found
+    for block in found:
+        diagnose_parser().parse_args(block.replace("\\\n", " ").split()[3:])
 
 
 def test_links_lead_somewhere():

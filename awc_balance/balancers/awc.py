@@ -72,7 +72,7 @@ class AWC(Balancer):
         """Begin an epoch: anchors, contributions, groups, alphas and Fisher diagonals while the window is open.
 
         Args:
-            loader: The training batches, read twice inside the window.
+            loader: The training batches; see `AWCRegularizer.start_epoch`.
         """
         self._refuse_forgotten()
         self.regularizer.start_epoch(loader)

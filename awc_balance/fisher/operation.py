@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -94,6 +94,10 @@ class Operation(ABC):
     def gradient(self, slot: str, seen: Seen) -> Tensor:
         """The gradients `[samples, *shape]` by the parameter in that slot."""
 
+    def joined(self, uses: Sequence[Seen]) -> Seen | None:  # noqa: ARG002
+        """One use that has the gradients of several added up; None where there is no such use."""
+        return None
+
     def squares(self, slot: str, seen: Seen) -> Tensor:
         """The sum over samples of squared gradients."""
         return sum_of_squares([(self, slot, seen)])
@@ -104,9 +108,13 @@ def chunk_of(shape: torch.Size, device: torch.device) -> int:
     return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS_ELSEWHERE) // max(prod(shape), 1))
 
 
-def sum_of_squares(uses: list[tuple[Operation, str, Seen]]) -> Tensor:
+def sum_of_squares(uses: Sequence[tuple[Operation, str, Seen]]) -> Tensor:
     """The sum over samples of the squared gradient of a parameter that took part in several calls."""
-    _, _, first = uses[0]
+    operation, slot, first = uses[0]
+    if len(uses) > 1 and {use[:2] for use in uses} == {(operation, slot)}:
+        joined = operation.joined([seen for _, _, seen in uses])
+        if joined is not None:
+            return operation.squares(slot, joined)
     total = first.g.new_zeros(first.shape)
     chunk = max(operation.chunk(seen) for operation, _, seen in uses)
     for start in range(0, len(first.g), chunk):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from awc_balance.fisher.convolution import Convolution
 from awc_balance.fisher.operation import Operation, Seen, add_squared_products, by_sample, chunk_of
 from awc_balance.precision import at_least_float32
+
+FEW_TOKENS = 3
+"""Up to that many tokens their pairs are cheaper than the gradient of every sample."""
 
 
 class Linear(Operation):
@@ -24,17 +27,41 @@ class Linear(Operation):
             return g.sum(1)
         return g.mT @ seen.input.flatten(1, -2)
 
+    def joined(self, uses: Sequence[Seen]) -> Seen:
+        """Several uses are one with the tokens of all."""
+        first = uses[0]
+        x = torch.cat([seen.input.flatten(1, -2) for seen in uses], 1)
+        g = torch.cat([seen.g.flatten(1, -2) for seen in uses], 1)
+        return Seen(x, g, first.arguments, first.axis, first.shape)
+
     def squares(self, slot: str, seen: Seen) -> Tensor:
-        """Without tokens a square is (g x^T)^2 = g^2 (x^2)^T, so that the sum over samples is one product."""
+        """Of few tokens by their pairs, (sum_i g_i x_i^T)^2 = sum_ij (g_i g_j) (x_i x_j)^T, one product for each.
+
+        So that without tokens the sum over samples is a single product of squares.
+        """
         g = seen.g.flatten(1, -2)
         if slot == "bias":
             return g.sum(1).square().sum(0)
         x = seen.input.flatten(1, -2)
-        if g.shape[1] == 1:
-            return g.squeeze(1).square().T @ x.squeeze(1).square()
+        if g.shape[1] <= FEW_TOKENS:
+            return _squares_by_pairs(g, x)
         total = g.new_zeros(1, *seen.shape)
         add_squared_products(g.mT.unsqueeze(1), x.unsqueeze(1), total)
         return total[0]
+
+
+def _squares_by_pairs(g: Tensor, x: Tensor) -> Tensor:
+    """The sum over samples from `[samples, tokens, out]` and `[samples, tokens, in]`."""
+    dtype, tokens = g.dtype, g.shape[1]
+    if tokens == 1:
+        return g[:, 0].square().T @ x[:, 0].square()
+    g, x = g.double(), x.double()  # the terms of pairs have signs: what cancels should leave more than roundings
+    total = g.new_zeros(g.shape[2], x.shape[2])
+    for i in range(tokens):
+        total.addmm_(g[:, i].square().T, x[:, i].square())
+        for j in range(i):
+            total.addmm_((g[:, i] * g[:, j]).T, x[:, i] * x[:, j], alpha=2)
+    return total.clamp_(min=0).to(dtype)
 
 
 class Normalization(Operation):

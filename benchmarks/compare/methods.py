@@ -111,7 +111,7 @@ def inforeg(setup: Setup, beta: float) -> Balancer:
 
 
 def awc(setup: Setup, alpha: float, superior: float = 2.0, inferior: float = 1.0) -> Balancer:
-    """In the first 40 % of the epochs and with superior modalities held back twice as hard, as in the paper.
+    """In the first 40 % of the epochs, superior modalities held back twice as hard, measured on all data: the paper's.
 
     Fisher diagonals are scaled, so that one strength means the same in any unit of the loss.
     """
@@ -122,6 +122,7 @@ def awc(setup: Setup, alpha: float, superior: float = 2.0, inferior: float = 1.0
         alpha_superior=superior * alpha,
         alpha_inferior=inferior * alpha,
         scale="root_mean",
+        batches=None,
     )
 
 
@@ -138,6 +139,7 @@ def awc_paper(setup: Setup, factor: float) -> Balancer:
         contributions=setup.task.profit,
         alpha_superior=20_000 * factor,
         alpha_inferior=10_000 * factor,
+        batches=None,
     )
 
 

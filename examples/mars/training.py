@@ -50,7 +50,7 @@ def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
     splits = load(Path(run.data))
     torch.manual_seed(run.seed)
     model = PoseModel(run.modalities)
-    awc = AWCRegularizer(model, model.encoders, mpjpe, **run.awc) if run.awc else None
+    awc = AWCRegularizer(model, model.encoders, mpjpe, batches=None, **run.awc) if run.awc else None
     optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, weight_decay=run.weight_decay)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, run.drop_every, 0.1)
     loader, held_out = batches(splits.train, run.batch_size, run.seed), batches(splits.held_out, 512)

@@ -60,7 +60,7 @@ def build_balancer(
     if settings.method == "G-Blending" and "weights" not in options:
         needed["held_out"] = held_out
     try:
-        return kind(trained, model.encoders, pose_loss, step=step, **needed, **options)
+        return kind(trained, model.encoders, pose_loss, step=step, **{**needed, **options})
     except TypeError as error:
         raise ValueError(
             f"`method_options` should be options of {kind.__name__}. Got {options}: {error}. See its docstring."
@@ -110,6 +110,8 @@ def _needed(method: str, model: PoseModel) -> dict[str, Any]:
     """What a method cannot do without, beside the model and the loss."""
     if method in _HEADED:
         return {"heads": {modality: pose_head(model.features).to(_parameter(model)) for modality in model.encoders}}
+    if method == "AWC":
+        return {"batches": None}  # as in the paper, or as many as `method_frames` says
     return {"profit": "pearson"} if method == "Modality-level" else {}
 
 

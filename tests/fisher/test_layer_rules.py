@@ -161,6 +161,8 @@ LAYERS = {
                 conv(2, 3, 8, 2), trained(nn.BatchNorm2d(8)))],
     ),
     "used twice": (VECTORS, lambda: (lambda a: [a, nn.Tanh(), a])(nn.Linear(6, 6))),
+    "used five times": (VECTORS, lambda: (lambda a: [a, nn.Tanh(), a, nn.Tanh(), a, a, a])(nn.Linear(6, 6))),
+    "twins that differ little": (VECTORS, lambda: [Apply(lambda x, a: a(x) - a(1.001 * x), nn.Linear(6, 6))]),
     "conv used twice": ((7, 3, 5, 5), lambda: (lambda a: [a, nn.Tanh(), a])(conv(2, 3, 3, 3, padding=1))),
     "norm used twice": (TOKENS, lambda: (lambda a: [a, nn.Tanh(), a])(trained(nn.LayerNorm(6)))),
     "used by two kinds of calls": (

@@ -1,0 +1,72 @@
+"""A loader that is read for a measurement, while a framework is reading it for training: `Measured`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from awc_balance.batches import iterate
+
+
+class Measured:
+    """The batches of a framework's training loader, on the device, with no trace left in the loader.
+
+    Balancers put back the random generators of a loader, which they find here as they would find them there. What
+    Accelerate puts around a loader to count its passes is left out, and its sampler's count is put back.
+
+    Args:
+        loader: That of the framework, or of Accelerate.
+        prepare: From a batch of the loader to one on the device.
+        batches: How many to read at most; None is all.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        prepare: Callable[[Any], Any] = lambda batch: batch,
+        batches: int | None = None,
+    ) -> None:
+        """See the class."""
+        self._loader: Any = getattr(loader, "base_dataloader", loader)
+        self._prepare = prepare
+        self._batches = batches
+        for name in ("generator", "sampler", "batch_sampler"):
+            setattr(self, name, getattr(self._loader, name, None))
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches.
+
+        Raises:
+            TypeError: If it is a collection of loaders.
+            ValueError: If its workers outlive a pass.
+        """
+        self._refuse()
+        epochs = [(sampler, sampler.epoch) for sampler in _samplers(self._loader) if hasattr(sampler, "epoch")]
+        try:
+            for batch in islice(iterate(self._loader), self._batches):
+                yield self._prepare(batch)
+        finally:
+            for sampler, epoch in epochs:
+                sampler.epoch = epoch
+
+    def _refuse(self) -> None:
+        if isinstance(self._loader, Mapping | list | tuple):
+            raise TypeError(
+                "The training loader should be one loader to be measured on. "
+                f"Got a {type(self._loader).__name__}. Pass loader=, whose batches are those of your training step."
+            )
+        if getattr(self._loader, "persistent_workers", False):
+            raise ValueError(
+                "The training loader should not keep its workers, since a second pass would end the one that is "
+                "under way. Got persistent_workers=True. Pass loader=, another DataLoader of the same data."
+            )
+
+
+def _samplers(holder: object) -> Iterator[Any]:
+    """The samplers of a loader, and what they are made of."""
+    for name in ("sampler", "batch_sampler"):
+        sampler = getattr(holder, name, None)
+        if sampler is not None and sampler is not holder:
+            yield sampler
+            yield from _samplers(sampler)
