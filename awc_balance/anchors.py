@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from awc_balance.encoders import parameters_by_modality
+from awc_balance.encoders import check_encoders, parameters_by_modality
 from awc_balance.fisher.diagonal import Diagonal
 from awc_balance.fisher.gradients import non_finite
 from awc_balance.penalty import Bundle, Pulled, bundles
 from awc_balance.precision import at_least_float32
+from awc_balance.sharded import local
 from awc_balance.state import buffer_name
 from awc_balance.watch import Watch
 
@@ -23,7 +24,7 @@ FISHER_DTYPES = (None, torch.bfloat16, torch.float32, torch.float64)
 class _Plan(NamedTuple):
     """What is pulled, and what that was worked out from; while the latter stays, so does the former."""
 
-    encoders: Watch
+    model: Watch
     buffers: dict[str, Tensor | None]
     alphas: dict[str, float]
     bundles: list[Bundle]
@@ -38,6 +39,7 @@ class Anchored(nn.Module):
 
     Args:
         encoders: The checked encoders by modality.
+        model: What they are parts of.
         fisher_dtype: Of the Fisher diagonals that are kept; None for that of their parameter, float32 or better.
         state_device: Where both are kept; None for where their parameter is.
 
@@ -49,6 +51,7 @@ class Anchored(nn.Module):
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
+        model: nn.Module,
         fisher_dtype: torch.dtype | None = None,
         state_device: torch.device | str | None = None,
     ) -> None:
@@ -56,7 +59,9 @@ class Anchored(nn.Module):
         super().__init__()
         self._fisher_dtype = _check_dtype(fisher_dtype)
         self._state_device = None if state_device is None else _check_device(state_device)
-        self._encoders = dict(encoders)  # a plain dict: in an nn.ModuleDict they would become parts of this module
+        # A plain dict and a tuple, or they would become parts of this module.
+        self._encoders = dict(encoders)
+        self._whole = (model,)
         self._plan: _Plan | None = None
         self._keep({m: {n: torch.zeros_like(p.detach().real) for n, p in named.items()} for m, named in self._named()})
 
@@ -73,20 +78,31 @@ class Anchored(nn.Module):
                 for name, value in named.items()
             }
             _refuse_overflow(fishers, self._fisher_dtype)
-            self._plan = None  # or it would hold what is replaced now until the next step
-            for modality, named in self._named():
-                for name, parameter in named.items():
-                    anchor = self._stored(parameter.detach().clone())
-                    self.register_buffer(buffer_name("anchor", modality, name), anchor)
-                    self.register_buffer(buffer_name("fisher", modality, name), fishers[modality, name])
+            kept = {
+                buffer_name(kind, modality, name): tensor
+                for modality, named in self._named()
+                for name, parameter in named.items()
+                for kind, tensor in (
+                    ("anchor", self._stored(parameter.detach().clone())),
+                    ("fisher", fishers[modality, name]),
+                )
+            }
+        self._plan = None  # or it would hold what is replaced now until the next step
+        for key in self._buffers.keys() - kept.keys():  # of parameters that are gone
+            del self._buffers[key]
+        for key, tensor in kept.items():
+            self.register_buffer(key, tensor)
 
     def _bundles(self, alphas: Mapping[str, float]) -> list[Bundle]:
         """What is pulled with these alphas: trainable parameters, with their anchors and Fisher diagonals.
 
         Raises:
-            RuntimeError: If a parameter is new or has another shape.
+            RuntimeError: If a parameter is new, has another shape, or is on the meta device.
+            ValueError: If an encoder is no longer a part of the model.
         """
         if self._plan is None or not self._still_holds(self._plan, alphas):
+            if any(alphas.values()):  # else the model may have lost them
+                check_encoders(self._encoders, *self._whole)
             with torch.inference_mode(False):
                 found = bundles(
                     (alphas[modality], self._pulled(modality, name, parameter))
@@ -95,14 +111,15 @@ class Anchored(nn.Module):
                     for name, parameter in named.items()
                     if parameter.requires_grad
                 )
-            self._plan = _Plan(Watch(self._encoders.values()), dict(self._buffers), dict(alphas), found)
+            watch = Watch([*self._whole, *self._encoders.values()])
+            self._plan = _Plan(watch, dict(self._buffers), dict(alphas), found)
         return self._plan.bundles
 
     def _still_holds(self, plan: _Plan, alphas: Mapping[str, float]) -> bool:
         """Whether nobody has exchanged, moved, cast or frozen anything since; far quicker than to plan anew."""
         buffers = self._buffers
         same = len(buffers) == len(plan.buffers) and all(map(is_, buffers.values(), plan.buffers.values()))
-        return same and alphas == plan.alphas and plan.encoders.unchanged()
+        return same and alphas == plan.alphas and plan.model.unchanged()
 
     def _named(self) -> Iterator[tuple[str, dict[str, nn.Parameter]]]:
         yield from parameters_by_modality(self._encoders).items()
@@ -111,6 +128,11 @@ class Anchored(nn.Module):
         return tensor if self._state_device is None else tensor.to(self._state_device)
 
     def _pulled(self, modality: str, name: str, parameter: nn.Parameter) -> Pulled:
+        if parameter.is_meta:
+            raise RuntimeError(
+                f"The encoders should hold values. The parameter {name} of `{modality}` is on the meta device. Call "
+                "to_empty(device=...) and load its state; the anchors are still where they were."
+            )
         kept = []
         for kind in ("anchor", "fisher"):
             key = buffer_name(kind, modality, name)
@@ -141,6 +163,29 @@ class Anchored(nn.Module):
             return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
         return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+
+
+def check_parameters(encoders: Mapping[str, nn.Module]) -> None:
+    """Refuse to take anchors at parameters that hold no numbers.
+
+    Raises:
+        RuntimeError: If a parameter is on the meta device.
+        ValueError: If one that is trained is nan or infinite.
+    """
+    named = {(m, name): p for m, members in parameters_by_modality(encoders).items() for name, p in members.items()}
+    empty = [f"`{modality}` ({name})" for (modality, name), parameter in named.items() if parameter.is_meta]
+    if empty:
+        raise RuntimeError(
+            f"Encoders should hold values when an epoch starts. Got the meta device for {', '.join(empty[:5])}. "
+            "Call to_empty(device=...) and load their state."
+        )
+    bad = non_finite({key: local(parameter.detach()) for key, parameter in named.items() if parameter.requires_grad})
+    if bad:
+        raise ValueError(
+            "Parameters of encoders should be finite when an epoch starts. Got nan or infinity in "
+            f"{', '.join(f'`{modality}` ({name})' for modality, name in bad[:5])}. "
+            "Load a state from before, and look for the cause in the steps since."
+        )
 
 
 def _check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:

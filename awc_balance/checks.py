@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import isfinite
+from math import inf, isfinite
 from numbers import Integral, Real
 from typing import TypeVar
 
@@ -81,9 +81,10 @@ def check_alpha(name: str, value: float) -> float:
         TypeError: If it is not a number.
         ValueError: If it is negative or not finite.
     """
-    if not (isfinite(_number(name, value)) and value >= 0):
+    number = _number(name, value)
+    if not (isfinite(number) and number >= 0):
         raise ValueError(f"`{name}` should be finite and at least 0. Got {value!r}. 0 switches the pull off.")
-    return float(value)
+    return number
 
 
 def _number(name: str, value: object) -> float:
@@ -92,4 +93,7 @@ def _number(name: str, value: object) -> float:
         value = value.item()
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"`{name}` should be made of numbers. Got {type(value).__name__}. Pass a float.")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an int may be larger than any float
+        return inf

@@ -12,9 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from awc_balance.threads import SharedSetting, only_thread
+
 Mode: TypeAlias = Literal["eval", "current"]
 
 _REGISTERS = ("_parameters", "_buffers", "_modules")
+
+_eager = SharedSetting(lambda: torch.compiler.set_stance("force_eager"))
+_without_cudnn = SharedSetting(lambda: torch.backends.cudnn.flags(enabled=False))
 
 
 @contextmanager
@@ -31,11 +36,16 @@ def measuring(model: nn.Module, *others: object, loader: object = None, mode: Mo
         others: What else will run; modules among it are left as they were, too.
         loader: The loader that will be read; its own random generators are put back.
         mode: "eval" runs every module in evaluation mode; "current" leaves the training flags as they are.
+
+    Raises:
+        RuntimeError: If another thread measures the model, or its parameters hold no values.
     """
+    _refuse_empty(model)
     modules = dict.fromkeys(
         module for part in (model, *others) if isinstance(part, nn.Module) for module in part.modules()
     )
     with ExitStack() as stack:
+        stack.enter_context(only_thread(model))
         if torch.is_inference_mode_enabled():  # what is measured outlives it, and may be differentiated then
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())
@@ -54,7 +64,7 @@ def measuring(model: nn.Module, *others: object, loader: object = None, mode: Mo
 def uncompiled() -> Iterator[None]:
     """Run compiled parts uncompiled, because hooks added after compilation never fire."""
     if "torch._dynamo" in sys.modules:  # nothing is compiled before it is imported, and its import is slow
-        with torch.compiler.set_stance("force_eager"):
+        with _eager():
             yield
     else:
         yield
@@ -64,10 +74,19 @@ def uncompiled() -> Iterator[None]:
 def differentiable_rnns(model: nn.Module) -> Iterator[None]:
     """Let recurrent layers be differentiated in evaluation mode, which cuDNN cannot."""
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-        with torch.backends.cudnn.flags(enabled=False):
+        with _without_cudnn():
             yield
     else:
         yield
+
+
+def _refuse_empty(model: nn.Module) -> None:
+    empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if empty:
+        raise RuntimeError(
+            f"A model should hold values to be measured. Got parameters on the meta device: {', '.join(empty[:5])}"
+            f"{f' and {len(empty) - 5} more' if len(empty) > 5 else ''}. Call to_empty(device=...) and load its state."
+        )
 
 
 class RandomState:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 Entry: TypeAlias = tuple[Tensor, ...]
 Merge: TypeAlias = Callable[[Entry, Entry], Entry]
 
-ProcessGroup: TypeAlias = "dist.ProcessGroup | Literal['auto'] | None"
+ProcessGroup: TypeAlias = Literal["auto"] | "torch.distributed.ProcessGroup" | None
 """Which processes measure together: "auto", those of the model; None, each for itself; or a group of torch's."""
 
 BUCKET = 2**25

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from awc_balance.anchors import Anchored
+from awc_balance.anchors import Anchored, check_parameters
 from awc_balance.batches import Progress, Step, device_of, iterate
 from awc_balance.checks import check_callable, check_choice, check_count, check_numbers
 from awc_balance.contributions import ShapleyContribution
@@ -26,7 +26,7 @@ from awc_balance.penalty import Bundle, add_penalty_gradient_, penalty
 from awc_balance.preserve import RandomState
 from awc_balance.processes import Processes, ProcessGroup
 from awc_balance.sharded import reshard
-from awc_balance.state import check_state
+from awc_balance.state import check_progress, check_state
 from awc_balance.strengths import Rule, Strengths
 
 Scale: TypeAlias = Literal["raw", "mean", "root_mean"]
@@ -136,7 +136,7 @@ class AWCRegularizer(Anchored):
         model = check_model(model)
         reshard(model)
         encoders = check_encoders(encoders, model)
-        super().__init__(encoders, fisher_dtype, state_device)
+        super().__init__(encoders, model, fisher_dtype, state_device)
         self._processes: Processes = processes
         check_count("window", window, 0)
         if batches is not None:
@@ -201,9 +201,9 @@ class AWCRegularizer(Anchored):
             progress: A wrapper that shows the progress of a pass, such as `tqdm.tqdm`.
 
         Raises:
-            RuntimeError: If an encoder does not run, or no gradient reaches it.
-            ValueError: If the loader is empty, all encoders are frozen, or a loss, gradient, contribution or alpha
-                is not finite.
+            RuntimeError: If an encoder does not run, no gradient reaches it, or another thread measures the model.
+            ValueError: If the loader is empty, all encoders are frozen, or a parameter, loss, gradient, contribution
+                or alpha is not finite.
         """
         if self.epoch >= self.window:
             self.epoch += 1
@@ -212,6 +212,7 @@ class AWCRegularizer(Anchored):
         if fisher is None or (contributions is None and not self._strengths.fixed):
             loader = self._first(loader)
         reshard(self._user.model)
+        self._processes.attempt(lambda: check_parameters(self._encoders))
         known, intervals = self._contributions(loader, contributions, progress)
         groups, alphas = self._strengths.decide(known)
         diagonal = self._diagonal(loader, fisher, progress)
@@ -258,7 +259,12 @@ class AWCRegularizer(Anchored):
         return {name: deepcopy(getattr(self, name)) for name in _EXTRA}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Put back what `get_extra_state` gave."""
+        """Put back what `get_extra_state` gave.
+
+        Raises:
+            ValueError: If it holds a number that is out of its range; nothing is put back then.
+        """
+        check_progress(state, self._encoders)
         for name in _EXTRA:
             setattr(self, name, deepcopy(state[name]))
 
@@ -276,6 +282,8 @@ class AWCRegularizer(Anchored):
                 then.
         """
         check_state(state_dict, self.state_dict(), _EXTRA, strict=strict)
+        if "_extra_state" in state_dict:
+            check_progress(state_dict["_extra_state"], self._encoders)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def extra_repr(self) -> str:

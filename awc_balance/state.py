@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
+
+from awc_balance.checks import check_alpha, check_count, check_numbers
+from awc_balance.grouping import check_groups
 
 
 def buffer_name(kind: str, modality: str, name: str) -> str:
@@ -41,6 +44,27 @@ def check_state(found: Mapping[str, Any], own: Mapping[str, Any], extra: Mapping
         )
 
 
+def check_progress(found: Mapping[str, Any], modalities: Iterable[str]) -> None:
+    """Refuse plain values of a saved regularizer that it could not go on from.
+
+    Args:
+        found: By name: "epoch", "contributions", "groups", "alphas".
+        modalities: Their names.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If one is not finite, out of its range, or of other modalities.
+    """
+    modalities = list(modalities)
+    check_count("epoch", found["epoch"], 0)
+    for modality, alpha in check_numbers("alphas", found["alphas"], modalities).items():
+        check_alpha(f"alphas[{modality!r}]", alpha)
+    if found["contributions"]:
+        check_numbers("contributions", found["contributions"], modalities)
+    if found["groups"]:
+        check_groups(found["groups"], modalities)
+
+
 def _fault(found: object, own: object, extra: Mapping[str, type]) -> str:
     """What is wrong with one entry; empty if nothing is."""
     if not isinstance(own, Tensor):
@@ -51,4 +75,13 @@ def _fault(found: object, own: object, extra: Mapping[str, type]) -> str:
         return f"{type(found).__name__} in place of a tensor"
     if found.shape != own.shape:
         return f"shape {tuple(found.shape)} in place of {tuple(own.shape)}"
-    return "" if found.isfinite().all() else "not finite"
+    return "" if _as_finite(found, own) else "not finite"
+
+
+def _as_finite(found: Tensor, own: Tensor) -> bool:
+    """Whether all numbers are finite but those that are not at present either, as in a frozen mask of -inf."""
+    finite = found.isfinite()
+    if finite.all():
+        return True
+    own = own.to(found)
+    return bool((finite | (found == own) | (found.isnan() & own.isnan())).all())

@@ -28,7 +28,7 @@ class Watch:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         """Remember them."""
-        self._modules = [inside for module in modules for inside in module.modules()]
+        self._modules = list(dict.fromkeys(inside for module in modules for inside in module.modules()))
         self._members = self._present()
         self._parameters = [member for member in self._members if isinstance(member, nn.Parameter)]
         self._traits = list(map(_traits, self._parameters))

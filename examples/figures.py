@@ -6,6 +6,7 @@ Colours are those of Okabe and Ito, which all eyes tell apart; lines also differ
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from statistics import fmean
 from textwrap import fill
@@ -19,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 
+from awc_balance.report.files import write_whole
 from examples.report import Results, named
 
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#777777"
@@ -141,8 +143,10 @@ def _headline(figure: Any, title: str) -> None:  # noqa: ANN401 - as above
 
 def _write(figure: Any, file: Path) -> Path:  # noqa: ANN401 - matplotlib carries no types
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
+    picture = BytesIO()
+    figure.savefig(picture, format=file.suffix[1:])
     plt.close(figure)
+    write_whole(file, picture.getvalue())
     return file
 
 

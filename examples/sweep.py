@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
+from awc_balance.report.files import write_whole
+
 Tick = Callable[[], None]
 
 
@@ -82,9 +84,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file whole or not at all."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    draft.replace(path)
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def file_stem(run: Settings, description: dict[str, Any]) -> str:

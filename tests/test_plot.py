@@ -44,6 +44,11 @@ def shown(ax):
     return {line.get_label(): list(line.get_ydata()) for line in ax.lines if line.get_label()[0] != "_"}
 
 
+def extents(patch):
+    """Of a patch in the coordinates of the data, whether it is a rectangle or, before matplotlib 3.9, a polygon."""
+    return patch.get_path().get_extents(patch.get_patch_transform())
+
+
 def test_contributions_with_intervals_groups_and_window():
     rows = history()
     ax = plot.contributions(rows)
@@ -60,13 +65,13 @@ def test_contributions_with_intervals_groups_and_window():
     superior = sum(row["groups"]["rgb"] == "superior" for row in rows)
     assert (markers["^"], markers["v"]) == (superior, len(rows) - superior)
     window = next(patch for patch in ax.patches if patch.get_label() == "window")
-    assert window.get_x() + window.get_width() == pytest.approx(8.5)
+    assert extents(window).x1 == pytest.approx(8.5)
 
 
 def test_the_window_is_what_is_said_or_where_alphas_are():
     rows = [{"epoch": e, "contributions": {"a": 0.1}, "alphas": {"a": 0.0}} for e in (1, 2, 3)]
     assert not plot.contributions(rows).patches
-    assert plot.contributions(rows, window=2).patches[0].get_width() == pytest.approx(2)
+    assert extents(plot.contributions(rows, window=2).patches[0]).width == pytest.approx(2)
     assert not plot.contributions(rows, window=0).patches
 
 

@@ -449,12 +449,27 @@ class TestState:
         assert awc().item() > 0
         assert twin().item() == 0
 
+    def test_a_model_without_values_is_refused_and_the_anchors_stay(self):
+        model = build(Concat)
+        awc = awc_of(model, alphas={"m0": 1.0, "m1": 1.0})
+        awc.start_epoch(loader_of(model))
+        before, state = {k: v.clone() for k, v in awc.named_buffers()}, copy.deepcopy(model.state_dict())
+        model.to("meta")
+        for call in (awc, awc.add_gradient_, lambda: awc.start_epoch(loader_of(build(Concat)))):
+            with pytest.raises(RuntimeError, match="meta device"):
+                call()
+        model.to_empty(device="cpu").load_state_dict(state)
+        assert awc().item() == 0
+        assert all(torch.equal(buffer, before[name]) for name, buffer in awc.named_buffers())
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
     def test_moving_the_model_moves_the_anchors(self):
         model = build(Concat)
         awc = awc_of(model, alphas={"m0": 1.0, "m1": 1.0})
         awc.start_epoch(loader_of(model))
-        model.to("meta")
-        assert awc().device.type == "meta"
+        model.cuda()
+        assert awc().device.type == "cuda"
+        assert all(buffer.is_cuda for buffer in awc.buffers())
 
 
 class TestMemory:

@@ -111,15 +111,17 @@ class AGM(Balancer):
         parts = decomposed([*run.predictions(self._coalitions[1:-1]), run.prediction])
         named = dict(zip(self.modalities, parts, strict=True))
         scores = scores_of(named, run.target, self._score, cross_entropy, log_mse)
-        self.coefficients = coefficients(scores, self.running_scores, self.alpha, self.cap)
+        found = coefficients(scores, self.running_scores, self.alpha, self.cap)
+        parts = at_least_float32(parts)  # coefficients may be beyond the largest float16
+        scale = torch.tensor(list(found.values()), dtype=parts.dtype, device=parts.device)
+        # No tensordot, which autocast would turn back to float16.
+        extra = ((scale - 1).view(-1, *[1] * run.prediction.dim()) * (parts - parts.detach())).sum(0)
+        loss = self._task_loss(run.prediction + extra.to(run.prediction.dtype), run.target)
+        self.coefficients = found
         self.steps += 1
         for modality, score in scores.items():
             self.running_scores[modality] += (score - self.running_scores[modality]) / self.steps
-        parts = at_least_float32(parts)  # coefficients may be beyond the largest float16
-        scale = torch.tensor(list(self.coefficients.values()), dtype=parts.dtype, device=parts.device)
-        # No tensordot, which autocast would turn back to float16.
-        extra = ((scale - 1).view(-1, *[1] * run.prediction.dim()) * (parts - parts.detach())).sum(0)
-        return self._task_loss(run.prediction + extra.to(run.prediction.dtype), run.target)
+        return loss
 
 
 def decomposed(predictions: list[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from math import isfinite
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from awc_balance.batches import Step, default_step, device_of, predict
 from awc_balance.checks import check_callable, check_count
 from awc_balance.encoders import Encoders, check_encoders, check_model
 from awc_balance.fisher.objective import Criterion, task_loss
+from awc_balance.nested import leaves_of
 from awc_balance.processes import Processes
 from awc_balance.state import check_state
 
@@ -137,8 +139,9 @@ class Balancer(nn.Module, ABC):
                 "`loss` belongs to an epoch. Got none yet. Call start_epoch(loader) at the start of every epoch."
             )
         if self.active and torch.is_grad_enabled():
+            loss = self._balanced(batch)
             self._calls["loss"] += 1
-            return self._balanced(batch)
+            return loss
         return self._plain(batch)
 
     def adjust_gradients_(self) -> None:
@@ -148,8 +151,8 @@ class Balancer(nn.Module, ABC):
             RuntimeError: If `loss` was not called since the last time, in a method that needs it.
         """
         if self.active:
-            self._calls["adjust_gradients_"] += 1
             self._adjust()
+            self._calls["adjust_gradients_"] += 1
 
     def check(self, optimizer: optim.Optimizer) -> None:
         """Warn of what is known to be void or forgotten with this optimizer. Call it once, before training.
@@ -182,6 +185,7 @@ class Balancer(nn.Module, ABC):
         """Put back what `get_extra_state` gave."""
         for name in ("epoch", *self._saved):
             setattr(self, name, deepcopy(state[name]))
+        self._forget_step()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401 - torch keeps the name of its return type to itself
         """Resume a run, after checking that the state belongs to this method and these encoders.
@@ -192,16 +196,28 @@ class Balancer(nn.Module, ABC):
             assign: As in `nn.Module.load_state_dict`.
 
         Raises:
-            ValueError: With every key that is missing, unexpected or of another shape; nothing is loaded then.
+            ValueError: With every key that is missing, unexpected, of another shape or not finite; nothing is loaded
+                then.
         """
-        check_state(state_dict, self.state_dict(), {}, strict=strict)
+        before = self.state_dict()
+        check_state(state_dict, before, {}, strict=strict)
         own, given = self.get_extra_state(), state_dict.get("_extra_state", {})
         if strict and set(own) != set(given):
             raise ValueError(
                 f"`state_dict` should come from a balancer of the same kind, which keeps {', '.join(own)}. "
                 f"Got {', '.join(given) or 'none'}. Load it into the kind that saved it."
             )
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        _check_numbers(given)
+        before, noted = deepcopy(before), dict(vars(self))
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            super().load_state_dict(before)
+            vars(self).update(noted)
+            raise ValueError(
+                f"`state_dict` should be as state_dict() gave it. Got a part that does not load: {error!r}. "
+                "Take an older checkpoint; nothing of this one is loaded."
+            ) from error
 
     def extra_repr(self) -> str:
         """For `print`."""
@@ -216,6 +232,10 @@ class Balancer(nn.Module, ABC):
 
     def _adjust(self) -> None:
         """What to do to the gradients of an optimizer step."""
+
+    def _forget_step(self) -> None:
+        """Drop what was noted of a step that is not done, when another state is loaded."""
+        self._calls = dict.fromkeys(self._calls, 0)
 
     def _refuse_forgotten(self) -> None:
         adjusts = type(self)._adjust is not Balancer._adjust
@@ -247,3 +267,20 @@ class Balancer(nn.Module, ABC):
 
     def _warn(self, what: str) -> None:
         warnings.warn(f"{type(self).__name__} {what}", UserWarning, stacklevel=3)
+
+
+def _check_numbers(extra: Mapping[str, Any]) -> None:
+    """Refuse plain values of a saved state that no run can go on from."""
+    if not extra:
+        return
+    check_count("epoch", extra["epoch"], 0)
+    bad = [name for name, value in extra.items() if not all(map(_is_finite, leaves_of(value)))]
+    if bad:
+        raise ValueError(
+            f"`state_dict` should hold finite numbers. Got nan or infinity in {', '.join(bad)}. "
+            "Take an older checkpoint; nothing of this one is loaded."
+        )
+
+
+def _is_finite(leaf: object) -> bool:
+    return not isinstance(leaf, float) or isfinite(leaf)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from awc_balance.anchors import check_parameters
 from awc_balance.balancers.balancer import Balancer
 from awc_balance.balancers.scores import (
     Score,
@@ -113,22 +114,25 @@ class InfoReg(Balancer):
         self._seen: list[tuple[int, dict[str, float]]] = []
         self._trace_sums = dict.fromkeys(self.modalities, 0.0)
         self._trace_steps = 0
-        for modality, name, parameter in self._named_parameters():
-            self.register_buffer(buffer_name("anchor", modality, name), parameter.detach().clone())
+        self._keep_anchors()
         if self.beta > LARGEST_BETA:
             self._warn(f"has beta={beta:g}, with which most learning rates diverge. The paper has 0.1 and 0.95.")
 
     def _prepare(self, loader: Iterable[Any]) -> None:  # noqa: ARG002 - nothing is measured
         if self.beta == 0:
             return
+        check_parameters(self._encoders)
         self._seen = []
-        for modality, name, parameter in self._named_parameters():
-            self.register_buffer(buffer_name("anchor", modality, name), parameter.detach().clone())
+        self._keep_anchors()
         if self._trace_steps:
             for modality, total in self._trace_sums.items():
                 self.traces[modality].append(total / self._trace_steps)
             self._trace_sums, self._trace_steps = dict.fromkeys(self.modalities, 0.0), 0
         self.open = {m: grows(traces, self.growth, self.memory) for m, traces in self.traces.items()}
+
+    def _forget_step(self) -> None:
+        super()._forget_step()
+        self._seen = []
 
     def _balanced(self, batch: Any) -> Tensor:  # noqa: ANN401
         if self.beta == 0:
@@ -136,8 +140,9 @@ class InfoReg(Balancer):
         run = self._run(batch)
         with torch.no_grad():
             scores = scores_of(run.alone(), run.target, self._score, probability, clipped_pearson)
+        loss = self._task_loss(run.prediction, run.target)
         self._seen.append((run.samples, scores))
-        return self._task_loss(run.prediction, run.target)
+        return loss
 
     def _adjust(self) -> None:
         if self.beta == 0:
@@ -148,14 +153,13 @@ class InfoReg(Balancer):
                 "Call loss(batch) and backward() before it, once per step."
             )
         strengths = pulls(self._mean_over_processes(mean_scores(self._seen)), self.beta)
+        pulled = {m: (strength, list(self._pulled(m))) for m, strength in strengths.items() if self.open[m]}
         self._seen = []
         if not self._add_traces():
             return
         self.dominant = next(iter(strengths), None)
-        for modality, strength in strengths.items():
-            if self.open[modality]:
-                # `add_pull_gradient_` adds twice its strength, the gradient of a square.
-                add_pull_gradient_(self._pulled(modality), strength / 2)
+        for strength, terms in pulled.values():
+            add_pull_gradient_(terms, strength / 2)  # which adds twice its strength, the gradient of a square
 
     @torch.no_grad()
     def _add_traces(self) -> bool:
@@ -179,8 +183,23 @@ class InfoReg(Balancer):
     def _pulled(self, modality: str) -> Iterator[Pulled]:
         for name, parameter in parameters_by_modality(self._encoders)[modality].items():
             if parameter.requires_grad:
-                anchor = self.get_buffer(buffer_name("anchor", modality, name)).to(parameter.device)
-                yield Pulled(parameter, anchor, torch.ones((), device=parameter.device))
+                anchor = self._buffers.get(buffer_name("anchor", modality, name))
+                if anchor is None or anchor.shape != parameter.shape:
+                    raise RuntimeError(
+                        f"The encoders should keep their parameters within an epoch. The parameter {name} of "
+                        f"`{modality}` is new or has another shape. Call start_epoch(loader) after such a change."
+                    )
+                yield Pulled(parameter, anchor.to(parameter.device), torch.ones((), device=parameter.device))
+
+    def _keep_anchors(self) -> None:
+        kept = {
+            buffer_name("anchor", modality, name): parameter.detach().clone()
+            for modality, name, parameter in self._named_parameters()
+        }
+        for key in self._buffers.keys() - kept.keys():  # of parameters that are gone
+            del self._buffers[key]
+        for key, anchor in kept.items():
+            self.register_buffer(key, anchor)
 
     def _named_parameters(self) -> Iterator[tuple[str, str, nn.Parameter]]:
         for modality, named in parameters_by_modality(self._encoders).items():

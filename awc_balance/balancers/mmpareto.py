@@ -100,14 +100,15 @@ class MMPareto(HeadedBalancer):
         joint, single = self._losses(self._run(batch, keep_gradient=True))
         heads = torch.stack(list(single.values())).sum()
         from_joint, from_heads = (_gradients(loss, self._encoders) for loss in (joint, heads))
-        total = joint + heads
+        total, weights = joint + heads, {}
         for modality, encoder in self._encoders.items():
             parameters = [p for p in encoder.parameters() if p in from_joint or p in from_heads]
             mm, uni = ([found.get(p, torch.zeros_like(p)) for p in parameters] for found in (from_joint, from_heads))
-            self.weights[modality], wanted = direction(mm, uni, self.gamma)
+            weights[modality], wanted = direction(mm, uni, self.gamma)
             for parameter, h, a, b in zip(parameters, wanted, mm, uni, strict=True):
                 term = (parameter * (h - a - b)).sum()
                 total = total + (term - term.detach()).to(total)
+        self.weights = weights
         return total
 
 

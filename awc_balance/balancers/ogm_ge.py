@@ -134,6 +134,10 @@ class OGMGE(Balancer):
     def _prepare(self, loader: Iterable[Any]) -> None:  # noqa: ARG002 - nothing is measured
         self._seen = []
 
+    def _forget_step(self) -> None:
+        super()._forget_step()
+        self._seen = []
+
     def _balanced(self, batch: Any) -> Tensor:  # noqa: ANN401
         if self.alpha == 0:
             return self._plain(batch)
@@ -141,8 +145,9 @@ class OGMGE(Balancer):
         with torch.no_grad():
             alone = run.alone() if self._head[0] is None else self._sliced(self._head[0], run)
         scores = scores_of(alone, run.target, self._score, probability, inverse_mse)
+        loss = self._task_loss(run.prediction, run.target)
         self._seen.append((run.samples, scores))
-        return self._task_loss(run.prediction, run.target)
+        return loss
 
     def _sliced(self, head: nn.Linear, run: Run) -> dict[str, Tensor]:
         slices = sliced(head, run.rows(), run.prediction.shape)
@@ -162,9 +167,10 @@ class OGMGE(Balancer):
                 "`adjust_gradients_` needs the scores of a batch. Got none since the last time. "
                 "Call loss(batch) and backward() before it, once per step."
             )
+        gradients = list(self._gradients())
         self.coefficients = modulation(self._mean_over_processes(mean_scores(self._seen)), self.alpha)
         self._seen = []
-        for modality, gradient in self._gradients():
+        for modality, gradient in gradients:
             self._modulate_(gradient, self.coefficients[modality])
 
     def _gradients(self) -> Iterator[tuple[str, Tensor]]:

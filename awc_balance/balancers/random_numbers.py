@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,6 +31,16 @@ class OwnRandom(nn.Module):
     def uniform(self, count: int) -> Tensor:
         """Numbers from 0 to 1, on the CPU."""
         return torch.rand(count, generator=self._of(torch.device("cpu")))
+
+    @contextmanager
+    def kept_on_failure(self) -> Iterator[None]:
+        """Take back what is drawn meanwhile if it ends in an exception."""
+        before = self.get_extra_state()
+        try:
+            yield
+        except BaseException:
+            self.set_extra_state(before)
+            raise
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """The states of all generators."""

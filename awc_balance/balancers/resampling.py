@@ -64,6 +64,11 @@ class Resampling(Balancer):
     def _balanced(self, batch: Any) -> Tensor:  # noqa: ANN401
         if self._off:
             return self._plain(batch)
+        with self._random.kept_on_failure():
+            return self._shown_again(batch)
+
+    def _shown_again(self, batch: Any) -> Tensor:  # noqa: ANN401
+        """The loss of a batch and of what is shown again of it."""
         run = self._run(batch, keep_gradient=True)
         again = {modality: chosen for modality, chosen in self._again(run).items() if bool(chosen.any())}
         if not again:

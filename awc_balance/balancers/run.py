@@ -11,6 +11,7 @@ from awc_balance.balancers.rows import Pool, row_by, row_of
 from awc_balance.batches import Step, check_prediction, default_step, device_of, predict, to_device
 from awc_balance.contributions.features import Features
 from awc_balance.preserve import Mode, differentiable_rnns, measuring, uncompiled
+from awc_balance.threads import only_thread
 
 
 class Run:
@@ -46,7 +47,7 @@ class Run:
         self.modalities = list(encoders)
         self._encoders = encoders
         self.features = Features(encoders, keep_gradient=keep_gradient)
-        with uncompiled(), self.features.recorded():
+        with only_thread(inner), uncompiled(), self.features.recorded():
             prediction, self.target = predict(step, model, batch)
         self.prediction: Tensor = check_prediction(prediction)
 

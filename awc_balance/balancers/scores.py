@@ -33,7 +33,8 @@ def probability(logits: Tensor, classes: Tensor) -> Tensor:
 def inverse_mse(prediction: Tensor, target: Tensor) -> Tensor:
     """One over the mean squared error. Higher is better; ratios of it do not depend on the target's unit."""
     error = _mse(prediction, target.double())
-    return 1 / error.clamp(min=torch.finfo(torch.float64).tiny)
+    inverse = 1 / error.clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.where(error.isfinite(), inverse, torch.nan)  # an infinite error is no score of 0, but to be refused
 
 
 def clipped_pearson(prediction: Tensor, target: Tensor) -> Tensor:

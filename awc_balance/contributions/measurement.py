@@ -90,6 +90,14 @@ class Measurement:
     @torch.no_grad()
     def add(self, batch: Any) -> None:  # noqa: ANN401
         """Measure a batch. If that fails, all is as before."""
+        before = {**vars(self), "folds": dict(self.folds), "_runner": copy(self._runner)}
+        try:
+            self._add(batch)
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    def _add(self, batch: Any) -> None:  # noqa: ANN401
         for keep in (False, True):
             run = BatchRun(self._user, batch, keep=keep)
             statistics, again = self._measure(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from awc_balance.contributions.features import Feature, Features
 from awc_balance.contributions.moments import rounding
 from awc_balance.nested import copied, leaves_of, with_same_tensors
 from awc_balance.preserve import RandomState
+from awc_balance.threads import SharedSetting
 
 LEAST_TOGETHER = 8
 """Fewer coalitions than these are run one by one: running them together would save less than the check costs."""
@@ -27,6 +29,16 @@ BYTES_TOGETHER = 32 * 2**20
 
 _ROUNDINGS = 64
 _MOST = 0.02
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+_quietly = SharedSetting(_without_warnings)
 
 
 class Measured(NamedTuple):
@@ -88,8 +100,7 @@ class BatchRun:
             something else than features, of the size of the batch, reaches the prediction.
         """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _quietly():
                 stacked = self._features.stacked(members, len(self.prediction))
                 prediction = check_prediction(self._predict(stacked, list(self._user.encoders)))
         except Exception:  # whatever the user's code raises; one by one it will raise its own error, if it is one

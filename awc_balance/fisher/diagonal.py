@@ -117,6 +117,7 @@ class FisherDiagonal:
     def reset(self) -> None:
         """Forget everything measured."""
         self._estimate = self._empty()
+        self._kinds: dict[Key, tuple[torch.Size, torch.device]] = {}
         self._reached: set[Key] = set()
         self._ways: Mapping[Key, Way] = {}
 
@@ -131,8 +132,10 @@ class FisherDiagonal:
                 it.
 
         Raises:
-            RuntimeError: If no encoder has a gradient, or the form is "per_sample".
-            ValueError: If a gradient is not finite (what was measured before stays), or `batch_size` is missing.
+            RuntimeError: If no encoder has a gradient, the form is "per_sample", or parameters were added, frozen,
+                moved or given another shape since the first update.
+            ValueError: If a gradient or its square is not finite, or `batch_size` is missing. What was measured
+                before stays.
         """
         if self.form == "per_sample":
             raise RuntimeError(
@@ -144,6 +147,8 @@ class FisherDiagonal:
         if batch_size is not None:
             check_count("batch_size", batch_size, 1)
         parameters = self._trainable()
+        kinds = _kinds(parameters)
+        _refuse_changed(self._kinds, kinds)
         values, reached = collect(parameters, (parameter.grad for parameter in parameters.values()))
         if not reached:
             raise RuntimeError(
@@ -152,6 +157,8 @@ class FisherDiagonal:
             )
         measured = Measured(values, batch_size or 1, None, reached)
         refuse_non_finite(measured, "this step")
+        _check_no_overflow({key: squared(value) for key, value in values.items()})
+        self._kinds = kinds
         self._add(self._estimate, measured)
         self._reached |= reached
 
@@ -245,6 +252,7 @@ class FisherDiagonal:
             reshard(model)
         diagonal = processes.attempt(lambda: self._compute(estimate, reached))
         self._estimate, self._reached, self._ways = estimate, reached, ways
+        self._kinds = _kinds(self._trainable())
         return diagonal
 
     def _empty(self) -> Estimate:
@@ -342,6 +350,21 @@ def _first(batch: Any, limit: int | None, seen: int) -> Any:  # noqa: ANN401
         return batch
     _, leaves, rebuild = split_samples(batch)
     return rebuild([leaf[: limit - seen] for leaf in leaves])
+
+
+def _kinds(parameters: Mapping[Key, nn.Parameter]) -> dict[Key, tuple[torch.Size, torch.device]]:
+    return {key: (parameter.shape, parameter.device) for key, parameter in parameters.items()}
+
+
+def _refuse_changed(before: Mapping[Key, object], now: Mapping[Key, object]) -> None:
+    """Refuse to mix gradients of parameters that are no longer the same; nothing before is no matter."""
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)] if before else []
+    if changed:
+        raise RuntimeError(
+            "The same parameters should be trained from one update to the next. Added, frozen, moved or of another "
+            f"shape are {', '.join(f'`{modality}` ({name})' for modality, name in changed[:5])}. "
+            "Call compute() for what was measured, then reset()."
+        )
 
 
 def _check_reached(wanted: set[Key], reached: set[Key]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -12,6 +13,7 @@ from torch.func import vmap
 
 from awc_balance.batches import Step, predict, sample_count, split_samples
 from awc_balance.nested import leaves_of
+from awc_balance.threads import SharedSetting
 
 Criterion: TypeAlias = Callable[[Any, Any], Tensor]
 
@@ -30,6 +32,18 @@ def task_loss(criterion: Criterion, prediction: Any, target: Any) -> Tensor:  # 
             "Reduce it, as in criterion=lambda prediction, target: loss(prediction, target).mean()."
         )
     return loss.reshape(())
+
+
+@contextmanager
+def _without_talk_of_loops() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # An operation without a batching rule is run sample by sample inside, which is slower but right.
+        warnings.filterwarnings("ignore", message="There is a performance drop")
+        yield
+
+
+loops_allowed = SharedSetting(_without_talk_of_loops)
+"""Around `vmap`."""
 
 
 class Objective(nn.Module):
@@ -76,8 +90,7 @@ class Objective(nn.Module):
             return task_loss(self._criterion, *rebuild(list(sample)))
 
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="There is a performance drop")
+            with loops_allowed():
                 return vmap(lambda *sample: loss_of(*(leaf.unsqueeze(0) for leaf in sample)))(*leaves)
         except (RuntimeError, ValueError):  # such as a choice of elements that depends on their values
             return torch.stack([loss_of(*(leaf[i : i + 1] for leaf in leaves)) for i in range(samples)])

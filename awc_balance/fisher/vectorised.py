@@ -13,7 +13,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from awc_balance.batches import split_samples
 from awc_balance.fisher.gradients import Gradients, Key, Measured, gradients
-from awc_balance.fisher.objective import Objective
+from awc_balance.fisher.objective import Objective, loops_allowed
 from awc_balance.precision import at_least_float32, squared
 from awc_balance.preserve import measuring
 
@@ -118,9 +118,7 @@ class Vectorised:
 
         values = {key: parameter.detach() for key, parameter in self._parameters.items()}
         in_dims = (None, *(0 for _ in samples))
-        with warnings.catch_warnings():
-            # An operation without a batching rule is run sample by sample inside, which is slower but right.
-            warnings.filterwarnings("ignore", message="There is a performance drop")
+        with loops_allowed():
             found, losses = vmap(grad_and_value(objective), in_dims, randomness="different")(values, *samples)
         return {key: at_least_float32(gradient) for key, gradient in found.items()}, losses
 

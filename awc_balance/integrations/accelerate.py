@@ -20,6 +20,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing("accelerate") from error
 
+__all__ = ["AcceleratedBalancer"]
+
 
 class AcceleratedBalancer:
     """The lines of a balancer in a loop of Accelerate.

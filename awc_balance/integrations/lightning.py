@@ -19,6 +19,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing("lightning") from error
 
+__all__ = ["BalancerCallback"]
+
 
 class BalancerCallback(Callback):
     """Any balancer in a Lightning `Trainer`, with automatic optimization.

@@ -22,6 +22,8 @@ try:
 except ModuleNotFoundError as error:
     raise missing("transformers") from error
 
+__all__ = ["BalancedLoss", "BalancedTrainer", "BalancerCallback"]
+
 STATE = "balancer.pt"
 """The file in a checkpoint's folder that holds the balancer's state."""
 

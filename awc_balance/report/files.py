@@ -7,12 +7,12 @@ from pathlib import Path
 from uuid import uuid4
 
 
-def write_whole(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a text file so that it is, at any moment, the old one or the new one.
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Write a file so that it is, at any moment, the old one or the new one.
 
     Args:
         path: The file; its folder is made if need be.
-        text: Its content.
+        content: Text, which is written in UTF-8, or bytes.
 
     Returns:
         The path of the file.
@@ -24,8 +24,8 @@ def write_whole(path: str | os.PathLike[str], text: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name[:80]}.{uuid4().hex}.tmp")
     try:
-        with draft.open("x", encoding="utf-8", errors="xmlcharrefreplace", newline="\n") as file:
-            file.write(text)
+        with draft.open("xb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode(errors="xmlcharrefreplace"))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from awc_balance.report.files import write_whole
 from benchmarks.compare.methods import METHODS, PLAIN
 from benchmarks.compare.output import draw, markdown
 from benchmarks.compare.plan import Plan, final_runs, search_runs
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     machine = {"versions": versions(), "hardware": hardware(torch.device("cpu"))}
     command = "python -m benchmarks.compare " + " ".join(sys.argv[1:] if arguments is None else arguments)
     write_json(options.out / "compare.json", {"command": command.strip(), **machine, "tasks": summary})
-    (options.out / "compare.md").write_text(table + "\n")
+    write_whole(options.out / "compare.md", table + "\n")
     draw(summary, options.out / "compare.png")
     print(table, "", "written:", *(f"  {options.out}/compare.{kind}" for kind in ("md", "json", "png")), sep="\n")
     return 0 if len(final) == len(wanted) else 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from awc_balance.report.files import write_whole
 from benchmarks.compare.methods import METHODS, PLAIN
 from examples.report import cell, markdown_table
 
@@ -117,8 +119,10 @@ def draw(summary: Summary, file: Path) -> Path:
     for axes, (name, task) in zip(panels.flat, summary.items(), strict=False):
         _panel(axes, task, shown[name])
     figure.tight_layout()
-    figure.savefig(file)
+    picture = BytesIO()
+    figure.savefig(picture, format=file.suffix[1:])
     plt.close(figure)
+    write_whole(file, picture.getvalue())
     return file
 
 

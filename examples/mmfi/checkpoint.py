@@ -25,11 +25,14 @@ def save(path: Path, run: Mapping[str, Any], state: State) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.tmp")
-    with draft.open("wb") as file:
-        torch.save({"format": _FORMAT, "run": dict(run), "state": state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            torch.save({"format": _FORMAT, "run": dict(run), "state": state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def load(path: Path, run: Mapping[str, Any]) -> State | None:

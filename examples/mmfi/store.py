@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from awc_balance.report.files import write_whole
 from examples.mmfi.arrays import Array
 
 Json = dict[str, Any]
@@ -184,12 +185,7 @@ def map_tables(folder: Path, index: Json) -> dict[str, Array]:
 
 def write_json(path: Path, data: Json) -> None:
     """Write JSON so that the file is, at any moment, either the old one or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w") as file:
-        json.dump(data, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, json.dumps(data, indent=1))
 
 
 def _damaged_index(path: Path, fault: str) -> ValueError:

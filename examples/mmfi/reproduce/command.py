@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from awc_balance.report.files import write_whole
 from examples.mmfi.assignments import assignments
 from examples.mmfi.conventions import MODALITIES
 from examples.mmfi.models import PRESETS
@@ -143,6 +144,6 @@ def _table2(common: Settings, out: Path) -> int:
         return 130
     table = costs.summarize(results)
     write_json(out / f"{TABLE2}.json", table)
-    (out / f"{TABLE2}.md").write_text("## " + costs.as_text(table, markdown_table) + "\n")
+    write_whole(out / f"{TABLE2}.md", "## " + costs.as_text(table, markdown_table) + "\n")
     print(costs.as_text(table), "\nwritten:", *(f"  {out / TABLE2}{end}" for end in (".json", ".md")), sep="\n")
     return 0

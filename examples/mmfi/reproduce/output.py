@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from awc_balance.report.files import write_whole
 from examples.mmfi.reproduce import findings, plans, tables
 from examples.mmfi.reproduce.plans import Plan
 from examples.mmfi.settings import Settings
@@ -39,7 +40,7 @@ def report(
             text, markdown = f"{text}\n\n{said}", f"{markdown}\n```\n{said}\n```\n"
     files = [stem.with_suffix(".json"), stem.with_suffix(".md")]
     write_json(files[0], table | {"common": vars(common)})
-    files[1].write_text(markdown)
+    write_whole(files[1], markdown)
     print(text, end="\n\n")
     return files
 
