@@ -44,7 +44,8 @@ class LayerRules:
     - *The samples lie where they are thought to.* From the shapes of two and of three samples, and from equality with
       autograd's gradients of single samples.
     - *Samples do not influence each other*, by batch statistics or by decisions on the data. The loss of a sample has
-      to be the same alone and in its batch, and a program that looks at its data has to pass `torch.func`.
+      to be the same alone and in its batch, and a program that looks at its data has to pass `torch.func`. Known for
+      the first samples of the first batch of a kind; an influence that begins in a later batch goes unseen.
 
     Args:
         objective: The loss.

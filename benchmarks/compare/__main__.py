@@ -82,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", nargs="+", default=[], metavar="TASK=FOLDER", help="where the data of a task is")
     parser.add_argument("--quick", action="store_true", help="2 seeds, a tenth of the epochs, nothing searched")
     parser.add_argument("--workers", type=int, help="runs at a time, one thread each (one per core)")
-    parser.add_argument("--out", type=Path, default=Path("results/compare"), help="where results go (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/compare"),
+        help="where results go, and finished runs, which are not done again: take another one for a task that you "
+        "changed (%(default)s)",
+    )  # fmt: skip
     return parser
 
 

@@ -26,7 +26,10 @@ def markdown(summary: Summary) -> str:
 
 
 def overview(summary: Summary) -> str:
-    """The change of the test error in percent, by method and task; bold where its interval is off zero."""
+    """The change of the test error in percent, by method and task; bold where its interval is off zero.
+
+    Nothing where plain training makes no error with some seed.
+    """
     methods = dict.fromkeys(row["method"] for task in summary.values() for row in task["rows"])
     rows = [["leaving out, as chosen on held-out data", *map(_chosen, summary.values())]]
     rows += [[m, *(_percent(task, m) for task in summary.values())] for m in methods if m != PLAIN]

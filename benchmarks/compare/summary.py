@@ -85,6 +85,7 @@ def _row(method: str, modalities: Sequence[str], results: Results, plain: dict[i
         (result, plain[seed]) for seed, result in done.items() if seed in plain and plain[seed]["test"] is not None
     ]
     differences = [result["test"] - other["test"] for result, other in pairs if result is not other]
+    comparable = differences and all(other["test"] for _, other in pairs)  # nothing is a percentage of zero
     return {
         "method": method,
         "modalities": list(modalities),
@@ -93,7 +94,7 @@ def _row(method: str, modalities: Sequence[str], results: Results, plain: dict[i
         "test": mean_and_sd(result["test"] for result in done.values()),
         "held_out": mean_and_sd(result["held_out"] for result in done.values()),
         "difference": paired_interval(differences) if differences else None,
-        "percent": paired_interval([100 * (r["test"] / p["test"] - 1) for r, p in pairs]) if differences else None,
+        "percent": paired_interval([100 * (r["test"] / p["test"] - 1) for r, p in pairs]) if comparable else None,
         "time": fmean(result["seconds"] / other["seconds"] for result, other in pairs) if pairs else None,
         "by_seed": {str(seed): {key: done[seed][key] for key in _KEPT} for seed in sorted(done)},
     }

@@ -67,7 +67,7 @@ def load_task(name: str, data: str | None = None) -> Task:
         data: The folder of its data; None to look in the usual places.
 
     Raises:
-        ValueError: If there is no such task or function.
+        ValueError: If there is no such task or function, or it returns something else.
         FileNotFoundError: If there is no data.
     """
     return _load(name, data)
@@ -87,5 +87,7 @@ def _load(name: str, data: str | None) -> Task:
             f"A task should be one of {', '.join(TASKS)}, or a function as package.module:function. Got `{name}`: "
             f"{error}."
         ) from error
-    task: Task = make(data)
+    task = make(data)
+    if not isinstance(task, Task):
+        raise ValueError(f"`{name}` should return a `benchmarks.compare.task.Task`. Got {type(task).__name__}.")
     return task

@@ -125,6 +125,16 @@ class TestSummary:
         assert row["difference"] == {"mean": -1.0, "low": -1.0, "high": -1.0}
         assert (row["seeds"], row["failed"]) == (2, 1)
 
+    def test_has_no_percentages_where_plain_training_makes_no_error(self, tmp_path):
+        final = [result(PLAIN, 0.0, seed, test=float(seed)) for seed in range(2)]
+        final += [result("AGM", 1.5, seed, test=2.0 + seed) for seed in range(2)]
+        summary = summarize(Plan((NAME,), TWO, search=False), [], final)
+        row = summary[NAME]["rows"][-1]
+        assert row["percent"] is None
+        assert row["difference"] == {"mean": 2.0, "low": 2.0, "high": 2.0}
+        assert "| +2.0 [+2.0, +2.0] |  |" in markdown(summary)
+        assert draw(summary, tmp_path / "figure.png").stat().st_size > 1000
+
     def test_the_subset_is_chosen_by_the_held_out_error(self, tmp_path):
         plan = Plan((NAME,), (PLAIN,))
         final = [result(PLAIN, 0.0, seed, held_out=2.0, test=1.0) for seed in range(2)]
@@ -163,6 +173,10 @@ class TestCommand:
     def test_says_what_a_task_is(self, name, capsys):
         assert command.main(["--tasks", name]) == 2
         assert "package.module:function" in capsys.readouterr().err
+
+    def test_says_what_a_function_of_a_task_returns(self, capsys):
+        assert command.main(["--tasks", "tests.benchmarks.small_task:no_task"]) == 2
+        assert "should return a `benchmarks.compare.task.Task`. Got int" in capsys.readouterr().err
 
     def test_says_where_data_belongs(self, tmp_path, capsys):
         assert command.main(["--tasks", "mars", "--data", f"mars={tmp_path}"]) == 2
