@@ -180,9 +180,9 @@ class FisherDiagonal:
 
         "rule": from the inputs and output gradients of layers, at about the price of a backward pass. "vmap":
         vectorised by `torch.func`. "one by one": a backward pass per sample, which is slow. The values are right
-        either way: a rule is used only where it is proven. The slowest is told where batches differed. One thing is
-        seen in the first batch of a shape only: whether samples influence each other, as they do where a model scales
-        by the largest value of its batch.
+        either way: a rule is used only where it is proven. The slowest is told where batches differed. Whether samples
+        influence each other, as they do where a model scales by the largest value of its batch, is seen from the
+        first samples and from one sample of every later batch.
 
         Raises:
             RuntimeError: If nothing was estimated with form="per_sample".

@@ -45,7 +45,7 @@ class LayerRules:
       autograd's gradients of single samples.
     - *Samples do not influence each other*, by batch statistics or by decisions on the data. The loss of a sample has
       to be the same alone and in its batch, and a program that looks at its data has to pass `torch.func`. Known for
-      the first samples of the first batch of a kind; an influence that begins in a later batch goes unseen.
+      the first samples of the first batch of a kind, and in every later batch for one sample.
 
     Args:
         objective: The loss.
@@ -62,6 +62,7 @@ class LayerRules:
             if type(parameter) in plain and parameter.layout == torch.strided and parameter.is_floating_point()
         }
         self._proven: dict[Kind, Proven] = {}
+        self._batches = 0
 
     def measure(self, samples: Samples, rebuild: Rebuild) -> Found | None:
         """The sums over the samples of a batch, of the parameters that the rules cover; None if there are none."""
@@ -69,6 +70,9 @@ class LayerRules:
         known = self._proven.get(kind)
         try:
             found = None if known is None else self._planned(known, samples, rebuild)
+            if found is not None and not self._stands_alone(samples, rebuild, found):
+                self._proven[kind] = NOTHING
+                return None
             if found is not None or not self._may_prove(known, samples):
                 return found
             # For the first time, or since the forward pass has changed.
@@ -81,6 +85,15 @@ class LayerRules:
             self._proven[kind] = NOTHING
             return None
         return found
+
+    @torch.no_grad()
+    def _stands_alone(self, samples: Samples, rebuild: Rebuild, found: Found) -> bool:
+        """Whether one of the samples, each time another, has the same loss by itself as in the batch."""
+        self._batches += 1
+        number = self._batches % len(samples[0])
+        prediction, target = self._objective.predict(rebuild([leaf[number, None].clone() for leaf in samples]))
+        alone = self._objective.losses(prediction, target, 1)
+        return _same(alone, found.losses[number, None], found.rounding)
 
     def _may_prove(self, known: Proven | None, samples: Samples) -> bool:
         hopeless = known is not None and not known.plan.covered

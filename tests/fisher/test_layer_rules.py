@@ -412,3 +412,15 @@ class TestOtherSettings:
         model = Encoder(nn.Linear(6, 4))
         with pytest.raises(RuntimeError, match="`coverage` is about per-sample gradients"):
             _ = FisherDiagonal(model.encoders, "corrected").coverage
+
+
+def test_samples_that_influence_each_other_in_a_later_batch_only():
+    """Scaled by the largest value of the batch, once that is beyond 10: of one sample alone it is its own."""
+
+    def scale(x, a):
+        return a(x / x.abs().max().clamp(min=10))
+
+    model = Encoder(Apply(scale, nn.Linear(6, 6)), nn.Tanh(), nn.Linear(6, 3))
+    calm, wild = torch.rand(7, 6), 100 * torch.rand(7, 6)
+    assert set(measure(model, calm, calm).values()) == {"rule"}
+    assert set(measure(model, calm, wild, calm).values()) != {"rule"}
