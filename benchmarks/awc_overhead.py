@@ -115,7 +115,12 @@ def command() -> argparse.ArgumentParser:
     made.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
     made.add_argument("--lidar-points", type=int, default=128, help="(%(default)s)")
     made.add_argument("--mmwave-points", type=int, default=64, help="(%(default)s)")
-    made.add_argument("--samples", type=int, default=512, help="measured on in the mode of few batches (%(default)s)")
+    made.add_argument(
+        "--samples",
+        type=int,
+        default=128,
+        help="measured on in the mode of few batches (%(default)s, which is 4 batches, as by default)",
+    )
     made.add_argument("--batches", type=int, default=2, help="of a timed pass (%(default)s)")
     return made
 
