@@ -140,6 +140,7 @@ def test_other_calls(project, capsys, arguments, shown):
         ({"checkpoint": "missing.pt"}, "There is none at missing.pt"),
         ({"key": "model"}, "Pass --checkpoint FILE"),
         ({"data": "my_project:named_batches"}, "`--data` could not be measured. A batch should be a pair"),
+        ({"data": "my_project:named_batches"}, "On the command line that is --step package.module:step."),
         ({"held-out": "my_project:empty"}, "`--held-out` could not be measured. `loader` should yield"),
         ({"out": "/dev/null/report.html"}, "`--out` should be a file that can be written"),
     ],
