@@ -213,7 +213,7 @@ class Balancer(nn.Module, ABC):
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             super().load_state_dict(before)
-            vars(self).update(noted)
+            self.__dict__.update(noted)
             raise ValueError(
                 f"`state_dict` should be as state_dict() gave it. Got a part that does not load: {error!r}. "
                 "Take an older checkpoint; nothing of this one is loaded."
