@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from awc_balance.diagnose.objects import UsageError
 
 PREFIXES = ("", "module.", "model.", "module.model.", "model.module.")
-"""`module.` is put before every name by data parallelism, `model.` by what holds the model as `self.model`."""
+"""Taken off before any other: `module.` is put before every name by data parallelism, `model.` by what holds the
+model as `self.model`."""
 
 _DEPTH = 3
 _LISTED = 20
@@ -33,6 +34,11 @@ class Found(NamedTuple):
     faults: list[str]
     """Why it does not fit; none if it does."""
 
+    @property
+    def place(self) -> str:
+        """Where it is, with dots, down to the prefix."""
+        return ".".join(filter(None, (self.key, self.prefix.rstrip("."))))
+
 
 def load_checkpoint(
     path: str | os.PathLike[str], model: nn.Module, *, trust: bool = False, key: str | None = None
@@ -40,13 +46,15 @@ def load_checkpoint(
     """Load the parameters and buffers that a checkpoint holds for this model.
 
     The state dict may be the checkpoint itself or an entry of it at any name, and its names may start with
-    `module.` or `model.` and contain `_orig_mod.`. The model is changed only if everything fits.
+    `module.`, `model.` or the name of whatever held the model, and contain `_orig_mod.`. The model is changed only if
+    everything fits.
 
     Args:
         path: The file, written by `torch.save`.
         model: The model, changed in place.
         trust: Whether the file may run code while it is read, as a pickle does.
-        key: Where in the checkpoint the state dict is, with dots between entries, if more than one fits.
+        key: Where in the checkpoint the state dict is, with dots between entries and before a prefix, if more than one
+            fits.
 
     Returns:
         What was loaded, in words.
@@ -115,16 +123,17 @@ def _choose(
     Raises:
         UsageError: If none fits, or more than one and the key does not decide.
     """
+    found = [every for name, state in candidates for every in _fitted(name, state, own)]
     if key is not None:
-        candidates = [candidate for candidate in candidates if candidate[0] == key]
-    found = [_fitted(name, state, own) for name, state in candidates]
+        found = [candidate for candidate in found if key in (candidate.key, candidate.place)]
     fitting = [candidate for candidate in found if not candidate.faults]
+    fitting = [candidate for candidate in fitting if candidate.prefix in PREFIXES] or fitting
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise UsageError(
             f"`--checkpoint` should hold one state dict of this model. {path} holds several: "
-            f"{', '.join(candidate.key or 'the file itself' for candidate in fitting)}. Choose one with --key."
+            f"{', '.join(candidate.place or 'the file itself' for candidate in fitting)}. Choose one with --key."
         )
     if not found:
         where = "" if key is None else f" at {key!r}"
@@ -141,11 +150,17 @@ def _choose(
     )
 
 
-def _fitted(key: str, state: Mapping[str, Tensor], own: dict[str, Tensor]) -> Found:
-    """The state dict under the model's names, by the prefix that leaves the fewest faults."""
+def _fitted(key: str, state: Mapping[str, Tensor], own: dict[str, Tensor]) -> list[Found]:
+    """The state dict under the model's names, by every prefix that leaves one of them."""
     plain = {_plain(name): value for name, value in state.items()}
-    every = [_without(key, plain, own, prefix) for prefix in PREFIXES if any(name.startswith(prefix) for name in plain)]
-    return min(every, key=lambda candidate: len(candidate.faults))
+    ends = [(name, name[at:]) for name in plain for at in _starts(name)]
+    prefixes = {name.removesuffix(end) for name, end in ends if end in own} | {""}
+    return [_without(key, plain, own, prefix) for prefix in sorted(prefixes)]
+
+
+def _starts(name: str) -> list[int]:
+    """Where the parts of a dotted name start."""
+    return [0, *(at + 1 for at, character in enumerate(name) if character == ".")]
 
 
 def _without(key: str, plain: dict[str, Tensor], own: dict[str, Tensor], prefix: str) -> Found:

@@ -56,7 +56,8 @@ def _evaluate(measure: ShapleyContribution, option: str, address: str) -> Contri
         raised_in = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)][-1]
         if not raised_in.startswith("awc_balance."):
             raise  # in the user's code, who needs the traceback
-        raise UsageError(f"`{option}` could not be measured. {error}") from error
+        here = " On the command line that is --step package.module:step." if "step=" in str(error) else ""
+        raise UsageError(f"`{option}` could not be measured. {error}{here}") from error
 
 
 def _measure(options: argparse.Namespace) -> tuple[ShapleyContribution, str]:

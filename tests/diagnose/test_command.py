@@ -140,6 +140,7 @@ def test_other_calls(project, capsys, arguments, shown):
         ({"checkpoint": "missing.pt"}, "There is none at missing.pt"),
         ({"key": "model"}, "Pass --checkpoint FILE"),
         ({"data": "my_project:named_batches"}, "`--data` could not be measured. A batch should be a pair"),
+        ({"data": "my_project:named_batches"}, "On the command line that is --step package.module:step."),
         ({"held-out": "my_project:empty"}, "`--held-out` could not be measured. `loader` should yield"),
         ({"out": "/dev/null/report.html"}, "`--out` should be a file that can be written"),
     ],
@@ -186,6 +187,9 @@ def with_optimizer(state):
         (lambda state: prefixed(state, "module._orig_mod."), "'module.'"),
         (lambda state: prefixed(state, "_orig_mod.module."), "'module.'"),
         (lightning, "left aside: criterion.weight"),
+        (lambda state: {"state_dict": prefixed(state, "net.")}, "'state_dict', without the prefix 'net.'"),
+        (lambda state: prefixed(state, "net.inner."), "without the prefix 'net.inner.'"),
+        (lambda state: prefixed(state, "model.") | prefixed(state, "ema."), "without the prefix 'model.'"),
     ],
 )
 def test_parameters_are_found_where_trainers_put_them(tmp_path, wrap, said):
@@ -222,6 +226,8 @@ def without(state, name):
         (lambda state: state | {"head.0.bias": torch.ones(3)}, "head.0.bias: shape (3,) in place of (8,)"),
         (lambda state: state | {"head.0.bias": torch.full((8,), torch.nan)}, "head.0.bias: not finite"),
         (lambda state: {"model": state, "ema": state}, "holds several: model, ema. Choose one with --key"),
+        (lambda state: prefixed(state, "student.") | prefixed(state, "teacher."), "holds several: student, teacher."),
+        (lambda state: without(prefixed(state, "net."), "net.head.0.bias"), "head.0.bias: missing"),
         (lambda state: {"epoch": 3}, "no names with tensors"),
         (lambda state: prefixed(state, "x" * 10), "and 4 more"),
     ],
@@ -243,6 +249,12 @@ def test_the_key_decides_between_several(tmp_path):
     torch.save({"model": model.state_dict(), "ema": other.state_dict()}, tmp_path / "file.pt")
     load_checkpoint(tmp_path / "file.pt", model, key="ema")
     assert model.head[0].bias.eq(7).all()
+    torch.save(
+        {"state": prefixed(model.state_dict(), "ema.") | prefixed(build(Concat).state_dict(), "model.")},
+        tmp_path / "file.pt",
+    )
+    load_checkpoint(tmp_path / "file.pt", other, key="state.ema")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in other.state_dict().items())
     with pytest.raises(UsageError, match="at 'swa'"):
         load_checkpoint(tmp_path / "file.pt", model, key="swa")
 
