@@ -85,7 +85,7 @@ def test_the_command_that_diagnoses_takes_the_options_shown():
     found = [block for block in blocks("sh") if "awc_balance diagnose" in block]
     assert found
     for block in found:
-        diagnose_parser().parse_args(block.replace("\\\n", " ").split()[3:])
+        diagnose_parser().parse_args(block.split("#")[0].replace("\\\n", " ").split()[3:])
 
 
 def test_links_lead_somewhere():
