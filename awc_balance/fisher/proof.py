@@ -91,9 +91,8 @@ class LayerRules:
         """Whether one of the samples, each time another, has the same loss by itself as in the batch."""
         self._batches += 1
         number = self._batches % len(samples[0])
-        prediction, target = self._objective.predict(rebuild([leaf[number, None].clone() for leaf in samples]))
-        alone = self._objective.losses(prediction, target, 1)
-        return _same(alone, found.losses[number, None], found.rounding)
+        alone: Tensor = self._objective(rebuild([leaf[number, None].clone() for leaf in samples]))
+        return _same(alone.reshape(1), found.losses[number, None], found.rounding)
 
     def _may_prove(self, known: Proven | None, samples: Samples) -> bool:
         hopeless = known is not None and not known.plan.covered
