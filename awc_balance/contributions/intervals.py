@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
+from statistics import NormalDist
 from typing import Literal, TypeAlias
 
 import torch
-from scipy.special import ndtr, stdtrit  # scipy comes with scikit-learn
 from torch import Tensor
 
 Interval: TypeAlias = Literal["jackknife", "bootstrap"]
@@ -56,16 +56,18 @@ def bootstrap(estimate: Estimate, folds: int, seed: int = 0) -> tuple[Tensor, Te
         1, drawn, torch.ones(REPLICATES, folds, dtype=torch.float64)
     )
     values = torch.stack([estimate(row) for row in weights])
-    tail = float(ndtr(-sqrt(folds / (folds - 1)) * _student(folds)))
+    tail = NormalDist().cdf(-sqrt(folds / (folds - 1)) * _student(folds))
     low, high = values.quantile(values.new_tensor([tail, 1 - tail]), 0)
     return low, high
 
 
 def widened(value: Tensor, end: Tensor, error: Tensor) -> Tensor:
     """An end of an interval moved away from the value by an independent standard error."""
-    margin = torch.hypot(end - value, float(stdtrit(torch.inf, 0.975)) * error)
+    margin = torch.hypot(end - value, NormalDist().inv_cdf(0.975) * error)
     return torch.where(end < value, value - margin, value + margin)
 
 
 def _student(folds: int) -> float:
+    from scipy.special import stdtrit  # of scikit-learn; here, because its import takes longer than the library's own
+
     return float(stdtrit(folds - 1, 0.975))
