@@ -6,6 +6,7 @@ window (AWC, arXiv 2501.05264), in three lines of a training loop of your own. `
 published methods, all behind one interface.
 """
 
+from awc_balance.calibration import Calibration, Slopes
 from awc_balance.contributions import CompetitionStrength, Contributions, ShapleyContribution, shapley_values
 from awc_balance.fisher import FisherDiagonal
 from awc_balance.grouping import kmeans_groups
@@ -13,10 +14,12 @@ from awc_balance.regularizer import AWCRegularizer
 
 __all__ = [
     "AWCRegularizer",
+    "Calibration",
     "CompetitionStrength",
     "Contributions",
     "FisherDiagonal",
     "ShapleyContribution",
+    "Slopes",
     "kmeans_groups",
     "shapley_values",
 ]

@@ -65,8 +65,8 @@ class Anchored(nn.Module):
         self._plan: _Plan | None = None
         self._keep({m: {n: torch.zeros_like(p.detach().real) for n, p in named.items()} for m, named in self._named()})
 
-    def _keep(self, diagonal: Diagonal, divisor: float = 1.0) -> None:
-        """Take the parameters' present values as anchors, with these Fisher diagonals.
+    def _keep(self, diagonal: Diagonal, divisor: float = 1.0, *, to_zero: bool = False) -> None:
+        """Take the parameters' present values, or zeros, as anchors, with these Fisher diagonals.
 
         Raises:
             ValueError: If one does not fit `fisher_dtype`; nothing is changed then.
@@ -83,7 +83,7 @@ class Anchored(nn.Module):
                 for modality, named in self._named()
                 for name, parameter in named.items()
                 for kind, tensor in (
-                    ("anchor", self._stored(parameter.detach().clone())),
+                    ("anchor", self._stored(_anchor(parameter, to_zero=to_zero))),
                     ("fisher", fishers[modality, name]),
                 )
             }
@@ -163,6 +163,10 @@ class Anchored(nn.Module):
             return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
         return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+
+
+def _anchor(parameter: nn.Parameter, *, to_zero: bool) -> Tensor:
+    return torch.zeros_like(parameter.detach()) if to_zero else parameter.detach().clone()
 
 
 def check_parameters(encoders: Mapping[str, nn.Module]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from awc_balance.anchors import Anchored, check_parameters
 from awc_balance.batches import Progress, Step, device_of, iterate
+from awc_balance.calibration.rule import CalibrationRule, Decision, pull_to_zero
 from awc_balance.checks import check_callable, check_choice, check_count, check_numbers
 from awc_balance.contributions import ShapleyContribution
 from awc_balance.contributions.profits import as_profit
@@ -30,7 +31,10 @@ from awc_balance.state import check_progress, check_state
 from awc_balance.strengths import Rule, Strengths
 
 Scale: TypeAlias = Literal["raw", "mean", "root_mean"]
+HoldBack: TypeAlias = Literal["paper", "calibration"]
 Source: TypeAlias = Callable[[Iterable[Any]], Mapping[str, float]]
+
+PAPER_WINDOW = 20
 
 _EXTRA: dict[str, type] = {"epoch": int, "contributions": dict, "groups": dict, "alphas": dict, "history": list}
 
@@ -56,6 +60,13 @@ class AWCRegularizer(Anchored):
     or none on the model's device with `state_device="cpu"`. A step takes another 4 MiB, or one copy of the largest
     parameter.
 
+    With `rule="calibration"` it decides for itself whom to hold back, how much and how long. At the start of every
+    epoch predictions are split into the parts of the modalities, and the calibration slope of every part, the factor
+    at which the loss is smallest, is measured on training and on held-out batches (`Calibration`). A modality whose
+    slope is credibly lower on held-out data is pulled towards zero, L_m = s_m |theta|^2, the harder and the longer
+    the more of its part is noise; the pull eases when its part becomes too small. All others are left alone: where
+    nothing is wrong the run is bitwise that without the regularizer. What came of it: benchmarks/rule.md.
+
     Args:
         model: Any module.
         encoders: The part of the model that belongs to each modality. Frozen parameters are not pulled.
@@ -63,12 +74,18 @@ class AWCRegularizer(Anchored):
         alpha_superior: Strength for superior modalities.
         alpha_inferior: Strength for inferior modalities. The paper's 20 000 and 10 000 belong to a loss in metres:
             Fisher diagonals grow with the square of the loss's unit; see `scale`.
-        window: How many epochs, from the first, the window stays open. 0 is never.
+        window: How many epochs, from the first, the window stays open. 0 is never. None: the paper's 20; with
+            rule="calibration" all of them.
         alphas: Strength by modality, or a function from contributions to that, in place of the groups and the two
             alphas. With a fixed mapping no contributions are measured.
         contributions: Name of a profit ("pearson" for regression, "negative_cross_entropy" or "accuracy" for
             classes), or a `ShapleyContribution`, or a function from the loader to any `Mapping[str, float]`.
         grouping: From contributions to "superior" or "inferior" by modality.
+        rule: "paper": strengths by groups, or by `alphas`. "calibration": by calibration slopes; `alphas` of an epoch
+            are then the strengths that came out, 1 being a pull as strong as the gradients of batches. Alphas,
+            grouping and scale of yours do not go with it. For classes pass contributions="negative_cross_entropy".
+        held_out: Batches that the model is not trained on, for rule="calibration"; a part of the training data, never
+            the test data. As many of them are read as `batches` says, of a loader that shuffles or has few large ones.
         fisher: Form of the Fisher diagonals, or a `FisherDiagonal` of the same encoders. "per_batch" is the default
             because the paper's alphas fit its scale: with the larger one of "per_sample" they did three times the
             harm on the MARS recording (examples/mars).
@@ -119,10 +136,12 @@ class AWCRegularizer(Anchored):
         *,
         alpha_superior: float = 20_000.0,
         alpha_inferior: float = 10_000.0,
-        window: int = 20,
+        window: int | None = None,
         alphas: Mapping[str, float] | Rule | None = None,
         contributions: str | ShapleyContribution | Source = "pearson",
         grouping: Grouping = kmeans_groups,
+        rule: HoldBack = "paper",
+        held_out: Iterable[Any] | None = None,
         fisher: Form | FisherDiagonal = "per_batch",
         scale: Scale = "raw",
         batches: int | None = 4,
@@ -138,35 +157,26 @@ class AWCRegularizer(Anchored):
         encoders = check_encoders(encoders, model)
         super().__init__(encoders, model, fisher_dtype, state_device)
         self._processes: Processes = processes
-        check_count("window", window, 0)
+        check_choice("rule", rule, get_args(HoldBack))
+        if window is not None:
+            check_count("window", window, 0)
         if batches is not None:
             check_count("batches", batches, 1)
         check_choice("scale", scale, get_args(Scale))
         check_callable("criterion", criterion, "Pass the loss function of your training.")
         self._strengths = Strengths(encoders, alpha_superior, alpha_inferior, grouping, alphas)
-        source: ShapleyContribution | Source | None = None
-        if not isinstance(contributions, str):
-            source = check_callable("contributions", contributions, "Name a profit, or pass a function.")
-        elif not self._strengths.fixed:
-            source = ShapleyContribution(model, encoders, contributions, step=step, process_group=processes.group)
-        else:
-            as_profit(contributions)  # refuses unknown names, though none is needed
+        source = self._source(contributions, model, encoders, step)
         # In a tuple, or the parameters of modules among them would become the regularizer's.
         self._user = _User(model, criterion, step, source)
         self._forgets = isinstance(fisher, str)
-        if isinstance(fisher, str):
-            fisher = FisherDiagonal(encoders, fisher, process_group=processes.group)
-        self._fisher = fisher
-        if not isinstance(self._fisher, FisherDiagonal):
-            raise TypeError(
-                f"`fisher` should be a form or a FisherDiagonal. Got {type(fisher).__name__}. Pass fisher='per_batch'."
-            )
-        if self._fisher.encoders != encoders:
-            raise ValueError(
-                f"`fisher` should be made for the same encoders. Got one for {', '.join(self._fisher.encoders)}. "
-                "Build both from one mapping."
-            )
-        self.window = window
+        self._fisher = _fisher_of(fisher, encoders, processes)
+        self._rule: CalibrationRule | None = None
+        if rule == "calibration":
+            _refuse_both(alphas=alphas is not None, grouping=grouping is not kmeans_groups, scale=scale != "raw")
+            self._rule = CalibrationRule(model, encoders, contributions, held_out, step, processes.group)
+        elif held_out is not None:
+            raise ValueError("`held_out` belongs to rule='calibration'. Got rule='paper'. Pass both or neither.")
+        self.window = PAPER_WINDOW if window is None and rule == "paper" else window
         self.scale = scale
         self.batches = batches
         self.epoch = 0
@@ -178,7 +188,7 @@ class AWCRegularizer(Anchored):
     @property
     def active(self) -> bool:
         """Whether the window is open in the present epoch."""
-        return 0 < self.epoch <= self.window
+        return self.epoch > 0 and (self.window is None or self.epoch <= self.window)
 
     def start_epoch(
         self,
@@ -205,19 +215,25 @@ class AWCRegularizer(Anchored):
             ValueError: If the loader is empty, all encoders are frozen, or a parameter, loss, gradient, contribution
                 or alpha is not finite.
         """
-        if self.epoch >= self.window:
+        if self.window is not None and self.epoch >= self.window:
             self.epoch += 1
             self.alphas = dict.fromkeys(self._encoders, 0.0)
             return
-        if fisher is None or (contributions is None and not self._strengths.fixed):
+        if fisher is None or self._rule is not None or (contributions is None and not self._strengths.fixed):
             loader = self._first(loader)
         reshard(self._user.model)
         self._processes.attempt(lambda: check_parameters(self._encoders))
         known, intervals = self._contributions(loader, contributions, progress)
-        groups, alphas = self._strengths.decide(known)
-        diagonal = self._diagonal(loader, fisher, progress)
-        traces = trace(diagonal)
-        self._keep(diagonal, self._divisor(sum(traces.values())))
+        decision = self._decision(loader)
+        groups, alphas = self._strengths.decide(known) if decision is None else ({}, decision.strengths)
+        traces: dict[str, float] = {}
+        if decision is None or any(alphas.values()):
+            diagonal = self._diagonal(loader, fisher, progress)
+            traces = trace(diagonal)
+            if decision is None:
+                self._keep(diagonal, self._divisor(sum(traces.values())))
+            else:
+                self._keep(pull_to_zero(self._encoders, traces), to_zero=True)
         self.epoch += 1
         self.contributions, self.groups, self.alphas = known, groups, alphas
         self.history.append(
@@ -228,6 +244,7 @@ class AWCRegularizer(Anchored):
                 "groups": dict(groups),
                 "alphas": dict(alphas),
                 "fisher": traces,
+                **({} if decision is None else decision.row()),
             }
         )
 
@@ -290,6 +307,17 @@ class AWCRegularizer(Anchored):
         """For `print`."""
         return f"{', '.join(self._encoders)}, window={self.window}, epoch={self.epoch}, scale={self.scale!r}"
 
+    def _source(
+        self, given: str | ShapleyContribution | Source, model: nn.Module, encoders: Encoders, step: Step | None
+    ) -> ShapleyContribution | Source | None:
+        """Where contributions come from; None where nothing depends on them."""
+        if not isinstance(given, str):
+            return check_callable("contributions", given, "Name a profit, or pass a function.")
+        if not self._strengths.fixed:
+            return ShapleyContribution(model, encoders, given, step=step, process_group=self._processes.group)
+        as_profit(given)  # refuses unknown names, though none is needed
+        return None
+
     def _contributions(
         self, loader: Iterable[Any], given: Mapping[str, float] | None, progress: Progress | None
     ) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -299,7 +327,7 @@ class AWCRegularizer(Anchored):
         """
         source, processes = self._user.source, self._processes
         if given is None:
-            if self._strengths.fixed or source is None:
+            if self._strengths.fixed or self._rule is not None or source is None:
                 return {}, {}
             if isinstance(source, ShapleyContribution):
                 measured = source(loader, progress=progress)
@@ -308,6 +336,12 @@ class AWCRegularizer(Anchored):
             given = processes.attempt(lambda: source(loader))
         checked = processes.attempt(lambda: check_numbers("contributions", given, self._encoders))
         return processes.mean(checked, device_of(self._user.model)), {}
+
+    def _decision(self, loader: Iterable[Any]) -> Decision | None:
+        """What the calibration rule says of the coming epoch, if it is in force."""
+        if self._rule is None:
+            return None
+        return self._rule.decide(self.alphas, loader, self._first(self._rule.held_out))
 
     def _first(self, loader: Iterable[Any]) -> Iterable[Any]:
         """What is measured on: the loader, or so many of its batches, read without moving its random state."""
@@ -349,3 +383,27 @@ class AWCRegularizer(Anchored):
             )
         reshard(self._user.model)
         return self._bundles(self.alphas if self.active else dict.fromkeys(self._encoders, 0.0))
+
+
+def _fisher_of(fisher: Form | FisherDiagonal, encoders: Encoders, processes: Processes) -> FisherDiagonal:
+    """What measures the Fisher diagonals of these encoders."""
+    if isinstance(fisher, str):
+        return FisherDiagonal(encoders, fisher, process_group=processes.group)
+    if not isinstance(fisher, FisherDiagonal):
+        raise TypeError(
+            f"`fisher` should be a form or a FisherDiagonal. Got {type(fisher).__name__}. Pass fisher='per_batch'."
+        )
+    if fisher.encoders != encoders:
+        raise ValueError(
+            f"`fisher` should be made for the same encoders. Got one for {', '.join(fisher.encoders)}. "
+            "Build both from one mapping."
+        )
+    return fisher
+
+
+def _refuse_both(**given: bool) -> None:
+    """Refuse what the calibration rule decides for itself."""
+    for name in (name for name, own in given.items() if own):
+        raise ValueError(
+            f"rule='calibration' sets strengths by itself. Got `{name}` too. Leave it out, or pass rule='paper'."
+        )

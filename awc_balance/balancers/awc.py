@@ -12,7 +12,7 @@ from awc_balance.balancers.balancer import Balancer
 from awc_balance.batches import Step
 from awc_balance.encoders import Encoders
 from awc_balance.fisher.objective import Criterion
-from awc_balance.regularizer import AWCRegularizer
+from awc_balance.regularizer import PAPER_WINDOW, AWCRegularizer
 
 FOREIGN_ALPHA = 10_000.0
 """Alphas from here on are of the scale of the paper's 10 000 and 20 000, which only its own setting can bear."""
@@ -33,7 +33,7 @@ class AWC(Balancer):
         model: Any module.
         encoders: The part of the model that belongs to each modality.
         criterion: `criterion(prediction, target)`, the mean task loss of a batch.
-        window: How many epochs, from the first, the pull lasts.
+        window: How many epochs, from the first, the pull lasts; see `AWCRegularizer`.
         step: How to read a batch; see `Balancer`.
         **options: The further ones of `AWCRegularizer`.
 
@@ -58,11 +58,12 @@ class AWC(Balancer):
         encoders: Encoders,
         criterion: Criterion,
         *,
-        window: int = 20,
+        window: int | None = None,
         step: Step | None = None,
         **options: Any,  # noqa: ANN401 - those of AWCRegularizer, which checks them
     ) -> None:
         """See the class."""
+        window = PAPER_WINDOW if window is None and options.get("rule", "paper") == "paper" else window
         super().__init__(model, encoders, criterion, window=window, step=step)
         self.regularizer = AWCRegularizer(self._user[0], self._encoders, criterion, window=window, step=step, **options)
         fisher = options.get("fisher", "per_batch")

@@ -32,8 +32,14 @@ def jackknife(estimate: Estimate, folds: int) -> tuple[Tensor, Tensor]:
     ones = torch.ones(folds, dtype=torch.float64)
     values = estimate(ones)
     without = torch.stack([estimate(ones - one) for one in torch.eye(folds, dtype=torch.float64)])
-    margin = _student(folds) * ((folds - 1) * without.var(0, correction=0)).sqrt()
+    margin = jackknife_margin(without)
     return values - margin, values + margin
+
+
+def jackknife_margin(without: Tensor) -> Tensor:
+    """Half the width of the interval of every value, `[M]`, from the values without each of the folds, `[folds, M]`."""
+    folds = len(without)
+    return _student(folds) * ((folds - 1) * without.var(0, correction=0)).sqrt()
 
 
 def bootstrap(estimate: Estimate, folds: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from copy import copy
 from typing import Any
@@ -20,7 +19,7 @@ from awc_balance.contributions.additive import (
 from awc_balance.contributions.designs import Design
 from awc_balance.contributions.profits import Accumulation, Pearson, Profit, Statistics, check_same_shape
 from awc_balance.contributions.result import Route
-from awc_balance.contributions.runs import BatchRun, Measured, Runner
+from awc_balance.contributions.runs import BatchRun, Measured, Runner, run_batch
 from awc_balance.processes import Processes
 
 FOLDS = 20
@@ -98,15 +97,7 @@ class Measurement:
             raise
 
     def _add(self, batch: Any) -> None:  # noqa: ANN401
-        for keep in (False, True):
-            run = BatchRun(self._user, batch, keep=keep)
-            statistics, again = self._measure(run)
-            if run.intact():
-                break
-            run.rewind()
-        run.finish()
-        if self._user.head is None:
-            _compare(again, run.prediction)
+        statistics = run_batch(self._user, batch, self._measure)
         self._keep(self.batches, statistics)
         self.batches += 1
 
@@ -160,23 +151,6 @@ class Measurement:
                 f"{', '.join(coalition) or 'no modality'}, one is nan or infinite. "
                 "Look for the cause in the inputs, the target or the parameters."
             )
-
-
-def _compare(again: Tensor, whole: Tensor) -> None:
-    """Warn if the model, run again with all of its own features, does not give its own prediction."""
-    if again.shape == whole.shape:
-        again, whole = (
-            prediction.to(torch.promote_types(prediction.dtype, torch.float32)) for prediction in (again, whole)
-        )
-        difference, size = torch.linalg.vector_norm(again - whole), torch.linalg.vector_norm(whole)
-        if not difference > 0.01 * size:  # also where they are not finite, which is refused elsewhere
-            return
-    warnings.warn(
-        "Run again with all features, the model does not give its own prediction, so that contributions may be wrong. "
-        "Something reaches the prediction beside the features: an input that an encoder changes in place, an "
-        "attribute that an encoder sets. Give the part after the encoders as head=.",
-        stacklevel=2,
-    )
 
 
 def _check_alike(shape: tuple[int, ...], before: tuple[int, ...]) -> None:

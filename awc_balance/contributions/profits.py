@@ -160,7 +160,7 @@ def negative_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
 
     The target may also hold a probability for every class, in the shape of the logits.
     """
-    _check_classes(prediction, target)
+    check_classes(prediction, target)
     return -F.cross_entropy(prediction.double(), target.double() if target.is_floating_point() else target)
 
 
@@ -172,7 +172,7 @@ def negative_binary_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
 
 def accuracy(prediction: Tensor, target: Tensor) -> Tensor:
     """Share of samples whose highest logit is the class: logits `[batch, classes, ...]`, class numbers."""
-    _check_classes(prediction, target, probabilities=False)
+    check_classes(prediction, target, probabilities=False)
     return (prediction.argmax(1) == target).double().mean()
 
 
@@ -208,7 +208,7 @@ def as_profit(profit: str | Profit | ProfitFunction) -> Profit:
     )
 
 
-def _check_classes(prediction: Tensor, target: Any, *, probabilities: bool = True) -> None:  # noqa: ANN401
+def check_classes(prediction: Tensor, target: Any, *, probabilities: bool = True) -> None:  # noqa: ANN401
     """Refuse what is not a choice among two classes or more."""
     fits = isinstance(target, Tensor) and prediction.dim() >= 2 and prediction.shape[1] >= 2
     if fits and target.is_floating_point():

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from awc_balance.contributions.moments import rounding
 from awc_balance.nested import copied, leaves_of, with_same_tensors
 from awc_balance.preserve import RandomState
 from awc_balance.threads import SharedSetting
+
+T = TypeVar("T")
 
 LEAST_TOGETHER = 8
 """Fewer coalitions than these are run one by one: running them together would save less than the check costs."""
@@ -168,6 +170,26 @@ class Runner:
         return self.checked
 
 
+def run_batch(user: Measured, batch: Any, measure: Callable[[BatchRun], tuple[T, Tensor]]) -> T:  # noqa: ANN401
+    """What is measured of one run of the model on a batch, and again of another where the model wrote to the batch.
+
+    Args:
+        user: The model and how to run it.
+        batch: What `step` reads.
+        measure: From a run to what is measured, and the prediction from all features.
+    """
+    for keep in (False, True):
+        run = BatchRun(user, batch, keep=keep)
+        found, again = measure(run)
+        if run.intact():
+            break
+        run.rewind()
+    run.finish()
+    if user.head is None:
+        _warn_of_other_paths(again, run.prediction)
+    return found
+
+
 def same(a: Tensor, b: Tensor) -> bool:
     """Whether two predictions differ by no more than what other orders of summation make of them."""
     if a.shape != b.shape or a.dtype != b.dtype:
@@ -176,6 +198,23 @@ def same(a: Tensor, b: Tensor) -> bool:
         return torch.equal(a, b)
     tolerance = min(_ROUNDINGS * rounding(a), _MOST)
     return bool((a - b).abs().amax() <= tolerance * b.abs().amax())
+
+
+def _warn_of_other_paths(again: Tensor, whole: Tensor) -> None:
+    """Warn if the model, run again with all of its own features, does not give its own prediction."""
+    if again.shape == whole.shape:
+        again, whole = (
+            prediction.to(torch.promote_types(prediction.dtype, torch.float32)) for prediction in (again, whole)
+        )
+        difference, size = torch.linalg.vector_norm(again - whole), torch.linalg.vector_norm(whole)
+        if not difference > 0.01 * size:  # also where they are not finite, which is refused elsewhere
+            return
+    warnings.warn(
+        "Run again with all features, the model does not give its own prediction, so that contributions may be wrong. "
+        "Something reaches the prediction beside the features: an input that an encoder changes in place, an "
+        "attribute that an encoder sets. Give the part after the encoders as head=.",
+        stacklevel=2,
+    )
 
 
 def _equal(a: object, b: object) -> bool:

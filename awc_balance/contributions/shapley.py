@@ -70,13 +70,13 @@ def shapley_values(profits: Tensor | np.ndarray | Sequence[float]) -> Tensor:
             f"Got shape {tuple(table.shape)}. List the profits of all coalitions, the empty one first."
         )
     refuse_too_many(modalities)
-    values: Tensor = torch.tensordot(_weights(modalities).to(table), table, dims=1)
+    values: Tensor = torch.tensordot(shapley_weights(modalities).to(table), table, dims=1)
     return values
 
 
 @lru_cache(maxsize=8)
-def _weights(modalities: int) -> Tensor:
-    """The matrix `[M, 2^M]` that takes profits to Shapley values."""
+def shapley_weights(modalities: int) -> Tensor:
+    """The matrix `[M, 2^M]`, float64, that takes a table of profits to Shapley values."""
     with torch.inference_mode(False):  # kept for calls that are differentiated
         return _weight_matrix(modalities)
 

@@ -143,6 +143,11 @@ def awc_paper(setup: Setup, factor: float) -> Balancer:
     )
 
 
+def awc_rule(setup: Setup, _: float) -> Balancer:
+    """The rule that looks at calibration slopes; there is nothing to choose."""
+    return AWC(*setup.parts, contributions=setup.task.profit, rule="calibration", held_out=setup.held_out)
+
+
 METHODS: dict[str, Method] = {
     PLAIN: Method("", (0.0,), plain),
     # The control: does a method do more than the search for one more number of plain training does?
@@ -157,5 +162,6 @@ METHODS: dict[str, Method] = {
     "AWC": Method("alpha", (1.0, 30.0, 1000.0), awc),
     "AWC, inferior only": Method("alpha", (1.0, 30.0, 1000.0), awc_inferior),
     "AWC, paper's alphas": Method("times", (0.1, 1.0, 10.0), awc_paper),
+    "AWC, calibration rule": Method("", (0.0,), awc_rule),
 }
-"""Equally many strengths of each, and so the same search."""
+"""Equally many strengths of each that has any, and so the same search."""

@@ -1,0 +1,151 @@
+"""Calibration slopes of a model's modalities, measured on batches: `Calibration`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate
+from awc_balance.calibration.fits import Fit, LogisticFit, SquaredFit
+from awc_balance.calibration.parts import Parts, split_prediction
+from awc_balance.calibration.slopes import Slopes, slopes_of
+from awc_balance.checks import check_callable, check_choice
+from awc_balance.contributions.designs import AllCoalitions
+from awc_balance.contributions.features import Feature, Features
+from awc_balance.contributions.runs import BatchRun, Measured, Runner, run_batch
+from awc_balance.contributions.shapley import refuse_too_many
+from awc_balance.encoders import Encoders, check_encoders, check_model
+from awc_balance.preserve import measuring
+from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.replicas import share_model
+from awc_balance.sharded import refuse_sharded
+
+CalibrationLoss: TypeAlias = Literal["auto", "squared", "cross_entropy", "binary_cross_entropy"]
+
+
+class Calibration:
+    """Whether each modality's part of the prediction is trusted as it deserves.
+
+    The prediction is split into one part per modality, q_m, the Shapley value of the function from a coalition to its
+    prediction (encoders run once, absent features are zeros), so that f = f(empty) + sum_m q_m. On some samples the
+    factors g_m are found at which the loss of f(empty) + sum_m g_m q_m is smallest. The slope of a modality is g_m
+    over the one factor that is best for the whole prediction. Where a modality fits noise, its part is larger than
+    held-out samples bear out, and its slope there is below 1, though it is 1 on the samples trained on. The factor is
+    the calibration slope of statistics (Cox 1958, "Two further applications of a model for binary regression",
+    Biometrika 45; van Houwelingen and le Cessie 1990, "Predictive value of statistical models", Statistics in
+    Medicine 9), here by modality.
+
+    Slopes have no unit: they are the same for losses in metres and in millimetres. The model is measured in
+    evaluation mode and left exactly as it was.
+
+    Args:
+        model: Any module.
+        encoders: The part of the model that belongs to each modality, 1 to 16 of them; see `ShapleyContribution`.
+        loss: "squared": squared error, with a free constant in every output; "cross_entropy" of logits
+            `[batch, classes, ...]`; "binary_cross_entropy" of logits. "auto": cross-entropy where targets are
+            integers, squared error otherwise. It need not be the loss that is trained with.
+        step: `step(model, batch) -> (prediction, target)` says how to read a batch. The default takes a pair
+            (inputs, target) and calls `model(inputs)`.
+        head: See `ShapleyContribution`.
+        process_group: Which processes measure together; see `ShapleyContribution`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If encoders share parameters or are not part of the model, there are too many, or a loss is
+            unknown.
+
+    Example:
+        >>> model = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(2, 4), "head": nn.Linear(4, 1)})
+        >>> def step(model, batch):
+        ...     a, b, target = batch
+        ...     return model["head"](model["a"](a) + model["b"](b)), target
+        >>> calibration = Calibration(model, {"a": model["a"], "b": model["b"]}, step=step)
+        >>> slopes = calibration.evaluate([(torch.randn(8, 3), torch.randn(8, 2), torch.randn(8, 1))])
+        >>> sorted(slopes)
+        ['a', 'b']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        encoders: Encoders,
+        loss: CalibrationLoss = "auto",
+        *,
+        step: Step | None = None,
+        head: Callable[[dict[str, Feature]], Tensor] | None = None,
+        process_group: ProcessGroup = "auto",
+    ) -> None:
+        """See the class."""
+        self._processes = Processes(model, process_group)
+        model = check_model(model)
+        encoders = check_encoders(encoders, model)
+        refuse_too_many(len(encoders))
+        check_choice("loss", loss, get_args(CalibrationLoss))
+        self._loss = loss
+        step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
+        head = None if head is None else check_callable("head", head, "Pass a function of the features.")
+        self._user = Measured(model, encoders, step, head)
+        Features(encoders)  # refuses encoders inside one another
+
+    def evaluate(self, loader: Iterable[Any], *, costs: bool = True, progress: Progress | None = None) -> Slopes:
+        """The slopes over a loader.
+
+        Args:
+            loader: The batches; samples that follow one another are left out together for the intervals.
+            costs: Whether to find what each part is worth as well.
+            progress: A wrapper that shows progress, such as `tqdm.tqdm`.
+
+        Raises:
+            RuntimeError: If an encoder does not run.
+            TypeError: If the prediction is not a tensor, or a feature holds none.
+            ValueError: If the loader is empty, prediction and target do not fit, or one is not finite.
+        """
+        model, encoders, step, head = self._user
+        refuse_sharded(model, "Calibration slopes", "Measure a copy that is whole.")
+        with measuring(model, head, step, loader=loader), torch.no_grad():
+            share_model(model, self._processes)
+            fit = self._processes.attempt(lambda: self._fit(loader, progress))
+        return slopes_of(fit.over(self._processes), list(encoders), costs=costs)
+
+    __call__ = evaluate
+
+    def _fit(self, loader: Iterable[Any], progress: Progress | None) -> Fit:
+        runner = Runner(together=True)
+        members = AllCoalitions(len(self._user.encoders)).members
+        fit: Fit | None = None
+        for number, batch in enumerate(iterate(loader, progress)):
+
+            def split(run: BatchRun, number: int = number) -> tuple[tuple[Parts, Tensor], Tensor]:
+                parts = split_prediction(run, runner, members, number)
+                return (parts, run.target), parts.whole.to(run.prediction.dtype)
+
+            parts, target = run_batch(self._user, batch, split)
+            _check_finite(parts, target, self._user.encoders, number)
+            fit = _new_fit(self._loss, target) if fit is None else fit
+            fit.add(parts, target)
+        assert fit is not None  # noqa: S101 - `iterate` refuses an empty loader
+        return fit
+
+
+def _new_fit(loss: CalibrationLoss, target: Tensor) -> Fit:
+    if loss == "squared" or (loss == "auto" and target.is_floating_point()):
+        return SquaredFit()
+    return LogisticFit(classes=loss != "binary_cross_entropy")
+
+
+def _check_finite(parts: Parts, target: Any, modalities: Mapping[str, nn.Module], number: int) -> None:  # noqa: ANN401
+    """Refuse what no factor can be found for."""
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"A target should be a tensor. Got {type(target).__name__}. Let `step` return the one of the prediction."
+        )
+    bad = [m for m, part in zip(modalities, parts.parts, strict=True) if not part.isfinite().all()]
+    if bad or not target.isfinite().all():
+        raise ValueError(
+            f"Predictions and targets should be finite. In batch {number} one is nan or infinite: "
+            f"{f'the part of {bad[0]}' if bad else 'the target'}. "
+            "Look for the cause in the inputs, the target or the parameters."
+        )
