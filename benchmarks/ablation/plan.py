@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.ablation.cells import Cell, load_cell
-from benchmarks.ablation.conditions import PARTS, Condition
+from benchmarks.ablation.conditions import NOBODY, PARTS, Condition
 from benchmarks.ablation.training import Run
 from benchmarks.compare.task import Task
 
@@ -37,8 +37,8 @@ class Plan:
         return dict(self.folders).get(cell.task)
 
     def conditions(self, cell: Cell, part: str) -> list[Condition]:
-        """Those of a part of the factorial, each once."""
-        return list(dict.fromkeys(PARTS[part](self.load(cell).modalities)))
+        """Those of a part of the factorial, each once, and nobody, whom all are compared with."""
+        return list(dict.fromkeys([NOBODY, *PARTS[part](self.load(cell).modalities)]))
 
     def runs(self) -> list[Run]:
         """All of them, each once; all seeds of a condition before the next, so that what is stopped leaves rows."""

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
+from statistics import fmean
 from typing import Any
 
 from scipy.stats import spearmanr, t
 
 Summary = dict[str, Any]
-Quantity = Callable[[dict[str, dict[str, float]], dict[str, dict[str, dict[str, float]]]], float]
+Quantity = Callable[[dict[str, dict[str, float]], dict[str, dict[str, float]]], float]
 
 QUANTITIES: dict[str, Quantity] = {
     "slope, held out, below training": lambda own, _: own["excess"]["mean"],
     "slope, held out (negative)": lambda own, _: -own["slopes_held_out"]["mean"],
+    "the same, not relative (negative)": lambda own, whole: -own["slopes_held_out"]["mean"] * whole["held_out"]["mean"],
     "contribution, held out": lambda own, _: own["contributions_held_out"]["mean"],
     "contribution, training minus held out": lambda own, _: own["gap"]["mean"],
-    "the same, as a share of that on training": lambda own, _: (
+    "this gap as a share of the one on training": lambda own, _: (
         own["gap"]["mean"] / max(abs(own["contributions_train"]["mean"]), 1e-9)
     ),
     "size of the part": lambda own, _: own["shares_held_out"]["mean"],
     "cost of leaving it out (negative)": lambda own, _: -own["costs_held_out"]["mean"],
 }
-"""What is measured by modality at the best epoch; more should mean that holding back helps more."""
+"""From what was seen of a modality and of the whole prediction at the best epoch; more should mean a larger gain."""
 
 
 def points(summary: Summary, how: str) -> list[dict[str, Any]]:
@@ -38,7 +40,7 @@ def points(summary: Summary, how: str) -> list[dict[str, Any]]:
         for row in core_rows(cell, how):
             modality = row["whom"]
             if modality in cell["modalities"] and row["percent"] is not None:
-                quantities = {key: quantity(seen[modality], seen) for key, quantity in QUANTITIES.items()}
+                quantities = {key: quantity(seen[modality], seen["whole"]) for key, quantity in QUANTITIES.items()}
                 ends = interval_of(seen[modality]["excess"], row["seeds"])
                 found.append(
                     {"cell": name, "modality": modality, **quantities, "excess": ends, "percent": row["percent"]}
@@ -56,18 +58,20 @@ def core_rows(cell: dict[str, Any], how: str) -> list[dict[str, Any]]:
 
 
 def ranks(found: list[dict[str, Any]]) -> dict[str, dict[str, float | int | None]]:
-    """By quantity: Spearman's rank correlation with the gain, and in how many cells it names the best modality.
+    """By quantity: Spearman's rank correlation with the gain, over all points and as a mean of those within cells.
+
+    And in how many cells the quantity names the modality that is best held back.
 
     The gain is the negative change of the test error; 1 would be a perfect ranking of all cells and modalities, which
     are not independent of one another.
     """
-    gains = [-point["percent"]["mean"] for point in found]
-    result = {}
+    result: dict[str, dict[str, float | int | None]] = {}
+    cells = list(dict.fromkeys(point["cell"] for point in found))
     for key in QUANTITIES:
-        value = spearmanr([point[key] for point in found], gains) if len(found) > 2 else None
         result[key] = {
-            "rho": None if value is None else float(value.statistic),
-            "best_named": sum(_names_best(cell, found, key) for cell in {point["cell"] for point in found}),
+            "rho": _rho(found, key) if len(found) > 2 else None,
+            "within": fmean(_rho([p for p in found if p["cell"] == cell], key) for cell in cells) if cells else None,
+            "best_named": sum(_names_best(cell, found, key) for cell in cells),
         }
     return result
 
@@ -94,6 +98,13 @@ def claimed(found: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
 def _sign(value: dict[str, float]) -> int:
     """0 where an interval is above zero, 2 where it is below, else 1."""
     return 0 if value["low"] > 0 else 2 if value["high"] < 0 else 1
+
+
+def _rho(found: list[dict[str, Any]], key: str) -> float:
+    values, gains = ([point[key] for point in found], [-point["percent"]["mean"] for point in found])
+    if len(set(values)) < 2 or len(set(gains)) < 2:
+        return 0.0
+    return float(spearmanr(values, gains).statistic)
 
 
 def _names_best(cell: str, found: list[dict[str, Any]], key: str) -> bool:

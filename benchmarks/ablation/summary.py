@@ -16,27 +16,31 @@ from examples.report import mean_and_sd
 Result = dict[str, Any]
 Row = dict[str, Any]
 
+FEWEST_SEEDS = 5
+"""Of a condition that is reported, where no fewer are asked for."""
+
 
 def summarize(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
-    """By cell, in which all seeds of plain training are done: what was seen there, and a row of every condition.
+    """By cell, in which plain training has enough seeds: what was seen there, and a row of every condition.
 
-    A condition without all seeds is counted, and has no row.
+    A condition without enough seeds is counted, and has no row.
     """
+    enough = min(plan.seeds, FEWEST_SEEDS)
     found = {cell: [r for r in results if _cell(r) == cell] for cell in plan.cells}
     return {
-        cell.name: _cell_summary(plan, cell, mine)
+        cell.name: _cell_summary(plan, cell, mine, enough)
         for cell, mine in found.items()
-        if sum(_condition(r) == NOBODY for r in mine) >= plan.seeds
+        if sum(_condition(r) == NOBODY for r in mine) >= enough
     }
 
 
-def _cell_summary(plan: Plan, cell: Cell, results: Sequence[Result]) -> dict[str, Any]:
+def _cell_summary(plan: Plan, cell: Cell, results: Sequence[Result], enough: int) -> dict[str, Any]:
     task = plan.load(cell)
     by_condition: dict[Condition, list[Result]] = defaultdict(list)
     for result in results:
         by_condition[_condition(result)].append(result)
     plain = {result["run"]["seed"]: result for result in by_condition.pop(NOBODY)}
-    done = {condition: mine for condition, mine in by_condition.items() if len(mine) >= plan.seeds}
+    done = {condition: mine for condition, mine in by_condition.items() if len(mine) >= enough}
     return {
         "title": task.title,
         "data": cell.data,

@@ -67,13 +67,17 @@ def telling(summary: Summary) -> str:
     ranked = {how: ranks(of_how) for how, of_how in found.items()}
     cells = {how: len({point["cell"] for point in of_how}) for how, of_how in found.items()}
     columns = ["quantity"]
-    columns += [f"{words}: {what}" for words in SHORT.values() for what in ("rank correlation", "names the best")]
+    columns += [
+        f"{words}: {what}"
+        for words in SHORT.values()
+        for what in ("rank correlation", "within cells", "names the best")
+    ]
     rows = []
     for key in QUANTITIES:
         row = [key]
         for how in WAYS:
-            rho, best = ranked[how][key].values()
-            row += ["" if rho is None else f"{rho:+.2f}", f"{best} of {cells[how]} cells"]
+            *correlations, best = ranked[how][key].values()
+            row += ["" if rho is None else f"{rho:+.2f}" for rho in correlations] + [f"{best} of {cells[how]}"]
         rows.append(row)
     return markdown_table(columns, rows)
 
