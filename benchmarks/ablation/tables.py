@@ -26,6 +26,8 @@ def markdown(summary: Summary) -> str:
         "## What tells",
         telling(summary),
         claims(summary),
+        "## Excess by epoch",
+        by_epoch(summary),
     ]
     for name, cell in summary.items():
         for table in (by_strength(cell), by_window(cell)):
@@ -88,6 +90,22 @@ def claims(summary: Summary) -> str:
     columns = ["excess", *(f"{words}: {what}" for words in SHORT.values() for what in ("helps", "unclear", "harms"))]
     first = next(iter(counted.values()))
     return markdown_table(columns, [[x, *(str(n) for c in counted.values() for n in c[x].values())] for x in first])
+
+
+def by_epoch(summary: Summary) -> str:
+    """The excess of every modality's slope along plain training, by how much of it is done, and at the best epoch."""
+    looks = max((len(cell["seen"]) for cell in summary.values()), default=0)
+    whole = {name: cell for name, cell in summary.items() if len(cell["seen"]) == looks}
+    columns: list[str] = []
+    rows: list[list[str]] = []
+    for name, cell in whole.items():
+        *during, _ = cell["seen"]
+        columns = [f"{100 * look['epoch'] / during[-1]['epoch']:.0f} %" for look in during]
+        rows += [
+            [name, modality, *(f"{look[modality]['excess']['mean']:+.2f}" for look in cell["seen"])]
+            for modality in cell["modalities"]
+        ]
+    return markdown_table(["cell", "modality", *columns, "best"], rows)
 
 
 def by_strength(cell: dict[str, Any]) -> str:
