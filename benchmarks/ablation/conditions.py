@@ -54,8 +54,8 @@ class Condition:
 
 
 NOBODY = Condition()
-CORE = (("fisher", "epoch", 0.4), ("plain", "zero", 1.0))
-"""Ways, anchors and windows that every cell has, at the middle strength: the paper's, and the simplest."""
+CORE = (("plain", "zero", 1.0), ("fisher", "epoch", 0.4))
+"""Ways, anchors and windows that every cell has, at the middle strength: the simplest, and the paper's."""
 USUAL = (*CORE, ("plain", "epoch", 0.4), ("slow", "", 0.4), ("freeze", "", 0.4))
 """Every way with its usual anchor and window."""
 
