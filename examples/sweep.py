@@ -59,14 +59,29 @@ def sweep(
             with all its threads, for a GPU that a run fills.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{file_stem(run, describe(run))}.json" for run in runs]
+    files = _files(runs, folder, describe)
     todo = [i for i, file in enumerate(files) if not file.exists()]
     jobs = [(runs[i], files[i]) for i in todo]
     if jobs and workers == 0:
         _work_here(train, jobs)
     elif jobs:
         _work(train, jobs, workers or os.cpu_count() or 1)
-    return [read_result(file) for file in files if file.exists()]
+    return finished(runs, folder, describe)
+
+
+def finished(runs: Sequence[Any], folder: Path, describe: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of those runs that a sweep has finished, in order.
+
+    Args:
+        runs: The settings.
+        folder: Of the sweep.
+        describe: That of the sweep.
+    """
+    return [read_result(file) for file in _files(runs, folder, describe) if file.exists()]
+
+
+def _files(runs: Sequence[Any], folder: Path, describe: Callable[[Any], dict[str, Any]]) -> list[Path]:
+    return [folder / f"{file_stem(run, describe(run))}.json" for run in runs]
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -90,8 +105,16 @@ def write_json(path: Path, content: object) -> None:
 def file_stem(run: Settings, description: dict[str, Any]) -> str:
     """The name of a run's files, without an ending: a run with other settings has another."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:8]
-    words = re.sub(r"[^a-z0-9]+", "-", run.name.lower()).strip("-")
-    return f"{words}-seed{run.seed}-{digest}"
+    return f"{file_words(run.name)}-seed{run.seed}-{digest}"
+
+
+def file_words(name: str) -> str:
+    """A name as a part of a file name.
+
+    >>> file_words("mfeat, regression")
+    'mfeat-regression'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _work_here(train: Callable[[Any, Tick], dict[str, Any]], jobs: list[tuple[Any, Path]]) -> None:

@@ -40,11 +40,11 @@ def overview(summary: Summary) -> str:
 def _chosen(task: Summary) -> str:
     chosen = task["subset_chosen_on_held_out"]
     left = [modality for modality in task["modalities"] if chosen is not None and modality not in chosen]
-    return f"{', '.join(left)}: {_bold(_row(task, PLAIN, chosen)['percent'])}" if left else "nothing"
+    return f"{', '.join(left)}: {bold(_row(task, PLAIN, chosen)['percent'])}" if left else "nothing"
 
 
 def _percent(task: Summary, method: str) -> str:
-    return _bold(_row(task, method, task["modalities"])["percent"])
+    return bold(_row(task, method, task["modalities"])["percent"])
 
 
 def _row(task: Summary, method: str, modalities: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def _row(task: Summary, method: str, modalities: Sequence[str]) -> dict[str, Any
     return next(found, {"percent": None})
 
 
-def _bold(value: dict[str, float | None] | None) -> str:
+def bold(value: dict[str, float | None] | None) -> str:
+    """A mean and its interval, bold where that is off zero."""
     clear = value is not None and value["low"] is not None and value["low"] * (value["high"] or 0.0) > 0
     return f"**{interval(value)}**" if clear else interval(value)
 

@@ -80,17 +80,25 @@ def _row(method: str, modalities: Sequence[str], results: Results, plain: dict[i
         for result in results
         if result["run"]["method"] == method and tuple(result["run"]["modalities"]) == tuple(modalities)
     ]
-    done = {result["run"]["seed"]: result for result in mine if result["test"] is not None}
+    return {"method": method, "modalities": list(modalities), **compared(mine, plain)}
+
+
+def compared(results: Results, plain: dict[int, dict[str, Any]]) -> Row:
+    """Errors of one kind of run, and the differences to plain training with the same seeds.
+
+    Args:
+        results: Of that kind; those without a test error failed.
+        plain: Of plain training by seed.
+    """
+    done = {result["run"]["seed"]: result for result in results if result["test"] is not None}
     pairs = [
         (result, plain[seed]) for seed, result in done.items() if seed in plain and plain[seed]["test"] is not None
     ]
     differences = [result["test"] - other["test"] for result, other in pairs if result is not other]
     comparable = differences and all(other["test"] for _, other in pairs)  # nothing is a percentage of zero
     return {
-        "method": method,
-        "modalities": list(modalities),
         "seeds": len(done),
-        "failed": len(mine) - len(done),
+        "failed": len(results) - len(done),
         "test": mean_and_sd(result["test"] for result in done.values()),
         "held_out": mean_and_sd(result["held_out"] for result in done.values()),
         "difference": paired_interval(differences) if differences else None,

@@ -32,6 +32,7 @@ class Task:
         weight_decay: Of Adam.
         search_seeds: Seeds that every strength is tried with.
         simulated: Whether the data is.
+        feature: Width of the encoders, which `build` takes another one of as `feature`; None if it takes none.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Task:
     weight_decay: float = 1e-4
     search_seeds: int = 2
     simulated: bool = False
+    feature: int | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:

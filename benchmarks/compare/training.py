@@ -80,7 +80,11 @@ def prepare(task: Task, modalities: tuple[str, ...], seed: int, epochs: int) -> 
 
 
 def fit(
-    setup: Setup, balancer: Balancer, tick: Callable[[], None], weight_decay: float | None = None
+    setup: Setup,
+    balancer: Balancer,
+    tick: Callable[[], None],
+    weight_decay: float | None = None,
+    attach: Callable[[torch.optim.Optimizer], None] | None = None,
 ) -> dict[str, Any]:
     """Train the model, leave it as it was after the epoch that is best on the held-out part, and test it.
 
@@ -89,6 +93,7 @@ def fit(
         balancer: Of the model.
         tick: Called after every epoch.
         weight_decay: In place of the task's own.
+        attach: Called with the optimizer before training, for what works on its steps rather than on gradients.
 
     Returns:
         `held_out` and `test` errors of the best epoch, `best_epoch`, `test_last_epoch`, `curve` (held-out error by
@@ -101,6 +106,8 @@ def fit(
         lr=task.learning_rate,
         weight_decay=task.weight_decay if weight_decay is None else weight_decay,
     )
+    if attach is not None:
+        attach(optimizer)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, setup.share(0.6), 0.1)
     curve: list[float] = []
     seconds, best = 0.0, copy.deepcopy(model.state_dict())

@@ -14,7 +14,9 @@ from examples.pose_metrics import joint_errors, mpjpe
 def task(data: str | None = None) -> Task:
     """The recording and the model of `examples/mars`."""
     splits = load(data_folder.find("mars", LAYOUT, data))
-    return Task("MARS, poses from radar", "MPJPE, mm", splits, PoseModel, mpjpe, millimetres, search_seeds=1)
+    return Task(
+        "MARS, poses from radar", "MPJPE, mm", splits, PoseModel, mpjpe, millimetres, search_seeds=1, feature=64
+    )
 
 
 def millimetres(prediction: Tensor, target: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ MODALITIES = ("fac", "kar", "fou", "mor")
 TARGET = "zer"
 TRAIN, HELD_OUT = 0.35, 0.15
 """Shares of the samples; the rest is the test part."""
+FEATURE = 64
+"""Width of the encoders."""
 
 
 def regression(data: str | None = None) -> Task:
@@ -28,7 +30,10 @@ def regression(data: str | None = None) -> Task:
     tables, labels = _read(data)
     splits = _split(tables, tables[TARGET], labels, standardise=True)
     build = partial(Model, {m: tables[m].shape[1] for m in MODALITIES}, tables[TARGET].shape[1])
-    return Task("mfeat, regression", "MSE x 1000", splits, build, mse_loss, _squared_error, epochs=60, batch_size=64)
+    return Task(
+        "mfeat, regression", "MSE x 1000", splits, build, mse_loss, _squared_error,
+        epochs=60, batch_size=64, feature=FEATURE,
+    )  # fmt: skip
 
 
 def classification(data: str | None = None) -> Task:
@@ -38,14 +43,16 @@ def classification(data: str | None = None) -> Task:
     build = partial(Model, {m: tables[m].shape[1] for m in MODALITIES}, 10)
     return Task(
         "mfeat, classification", "errors, %", splits, build, cross_entropy, _wrong, "negative_cross_entropy",
-        epochs=60, batch_size=64,
+        epochs=60, batch_size=64, feature=FEATURE,
     )  # fmt: skip
 
 
 class Model(nn.Module):
     """An encoder of two layers for every table, concatenation, and a head of two layers."""
 
-    def __init__(self, widths: dict[str, int], outputs: int, modalities: tuple[str, ...], feature: int = 64) -> None:
+    def __init__(
+        self, widths: dict[str, int], outputs: int, modalities: tuple[str, ...], feature: int = FEATURE
+    ) -> None:
         """Of some of the modalities."""
         super().__init__()
         self.encoders = nn.ModuleDict(

@@ -1,0 +1,146 @@
+"""The summary as figures: what tells whom to hold back, groups by cell, and strengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from awc_balance.report.files import write_whole
+from benchmarks.ablation.conditions import GROUPS, USUAL
+from benchmarks.ablation.predictors import core_rows, points
+from benchmarks.ablation.tables import WAYS
+
+Summary = dict[str, Any]
+Axes = Any
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+"""Okabe and Ito, for all eyes."""
+MARKERS = "osD^vP*X"
+STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 150}
+TICKS = [sign * tick for tick in (0, 5, 10, 20, 50, 100, 200) for sign in (-1, 1)]
+LABEL = "change of the test error, %"
+
+
+def draw_slopes(summary: Summary, file: Path) -> Path:
+    """One modality held back: the change of the test error against the excess of its slope in plain training."""
+    plt.rcParams.update(STYLE)
+    figure, panels = plt.subplots(1, len(WAYS), figsize=(5.6 * len(WAYS), 4.6))
+    for axes, (how, words) in zip(panels, WAYS.items(), strict=True):
+        for number, (name, marker) in enumerate(zip(summary, MARKERS, strict=False)):
+            mine = [point for point in points(summary, how) if point["cell"] == name]
+            _scatter(axes, mine, name, PALETTE[number], marker)
+        _zero(axes)
+        axes.axvline(0, color="black", lw=0.6, alpha=0.4)
+        _percent_scale(axes, "y")
+        axes.set_title(words, loc="left", fontsize=10)
+        axes.set_xlabel("excess: slope on training minus on held-out samples, plain training")
+        axes.set_ylabel(LABEL)
+    panels[0].legend(fontsize=7, frameon=False, loc="upper right")
+    return _save(figure, file)
+
+
+def draw_groups(summary: Summary, file: Path) -> Path:
+    """Superior or inferior modalities held back, by cell, with both ways of the core."""
+    plt.rcParams.update(STYLE)
+    figure, panels = plt.subplots(1, len(WAYS), figsize=(5.2 * len(WAYS), 0.5 * len(summary) + 1.6), sharey=True)
+    for axes, (how, words) in zip(panels, WAYS.items(), strict=True):
+        for place, cell in enumerate(summary.values()):
+            for group, colour, shift in zip(GROUPS, PALETTE[1::-1], (0.13, -0.13), strict=False):
+                rows = [row for row in core_rows(cell, how) if row["whom"] == group and row["percent"]]
+                for row in rows:
+                    _bar(axes, row["percent"], -place + shift, colour, group if place == 0 else None)
+        axes.axvline(0, color="black", lw=0.8)
+        _percent_scale(axes, "x")
+        axes.set_ylim(0.5 - len(summary), 0.5)
+        axes.set_yticks([-place for place in range(len(summary))], list(summary))
+        axes.set_xlabel(LABEL)
+        axes.set_title(words, loc="left", fontsize=10)
+    panels[0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(-0.75, 1.1))
+    return _save(figure, file)
+
+
+def draw_strengths(cell: dict[str, Any], title: str, file: Path) -> Path:
+    """Groups against the strength, by way to hold back."""
+    plt.rcParams.update(STYLE)
+    ways = [(how, anchor, window) for how, anchor, window in USUAL if how != "freeze"]
+    figure, panels = plt.subplots(1, len(ways), figsize=(3.1 * len(ways), 3.2), sharey=True)
+    for axes, (how, anchor, window) in zip(panels, ways, strict=True):
+        mine = [row for row in cell["rows"] if (row["how"], row["anchor"], row["window"]) == (how, anchor, window)]
+        for group, colour, marker in zip(GROUPS, (PALETTE[1], PALETTE[0], PALETTE[7]), MARKERS, strict=False):
+            _line(axes, [row for row in mine if row["whom"] == group and row["percent"]], group, colour, marker)
+        _zero(axes)
+        axes.set_xscale("log")
+        if how == "slow":
+            axes.invert_xaxis()
+        _percent_scale(axes, "y")
+        axes.set_xlabel("factor of the steps" if how == "slow" else "strength")
+        kind = {"fisher": "Fisher pull", "plain": "plain pull", "slow": "smaller steps"}[how]
+        towards = {"epoch": " to the epoch's start", "zero": " to zero", "": ""}[anchor]
+        axes.set_title(f"{kind}{towards}, {100 * window:g} %", loc="left", fontsize=9)
+    panels[0].set_ylabel(LABEL)
+    panels[0].legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    return _save(figure, file)
+
+
+def _scatter(axes: Axes, found: Sequence[dict[str, Any]], name: str, colour: str, marker: str) -> None:
+    key = "slope, held out, below training"
+    for number, point in enumerate(found):
+        value = point["percent"]
+        away = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
+        wide = point["excess"]
+        sideways = [[wide["mean"] - wide["low"]], [wide["high"] - wide["mean"]]]
+        axes.errorbar(
+            point[key], value["mean"], yerr=away, xerr=sideways, color=colour, marker=marker, ms=5, lw=0.8,
+            label=name if number == 0 else None,
+        )  # fmt: skip
+        axes.annotate(
+            point["modality"], (point[key], value["mean"]), (4, 4), textcoords="offset points", fontsize=6, color=colour
+        )
+
+
+def _bar(axes: Axes, value: dict[str, float], place: float, colour: str, label: str | None) -> None:
+    axes.plot([value["low"], value["high"]], [place, place], color=colour, lw=1.6)
+    axes.plot(value["mean"], place, "o", color=colour, ms=5, label=label)
+
+
+def _line(axes: Axes, rows: Iterable[dict[str, Any]], label: str, colour: str, marker: str) -> None:
+    rows = sorted(rows, key=lambda row: float(row["strength"]))
+    if not rows:
+        return
+    x = [row["strength"] for row in rows]
+    low, middle, high = ([row["percent"][end] for row in rows] for end in ("low", "mean", "high"))
+    axes.plot(x, middle, color=colour, marker=marker, ms=4, label=label)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+
+
+def _percent_scale(axes: Axes, side: str) -> None:
+    """Even up to 10 %, then by powers, so that small changes and disasters are both seen."""
+    low, high = getattr(axes, f"get_{side}lim")()
+    getattr(axes, f"set_{side}scale")("symlog", linthresh=10)
+    getattr(axes, f"set_{side}lim")(min(low, -10.0), max(high, 10.0))
+    axis = getattr(axes, f"{side}axis")
+    axis.set_major_locator(FixedLocator(TICKS))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
+    axes.grid(axis=side, alpha=0.3)
+
+
+def _zero(axes: Axes) -> None:
+    axes.axhline(0, color="black", lw=0.8)
+
+
+def _save(figure: Any, file: Path) -> Path:  # noqa: ANN401 - matplotlib has no types
+    figure.tight_layout()
+    picture = BytesIO()
+    figure.savefig(picture, format=file.suffix[1:])
+    plt.close(figure)
+    write_whole(file, picture.getvalue())
+    return file
