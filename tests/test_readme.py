@@ -46,6 +46,7 @@ def test_python_blocks_run_one_after_the_other(capsys, monkeypatch, tmp_path):
         "mpjpe": lambda prediction, target: (prediction - target).norm(dim=-1).mean(),
         "optimizer": torch.optim.Adam(model.parameters()),
         "train_loader": loader,
+        "held_out_loader": loader,
         "test_loader": loader,
     }
     found = blocks("python")
