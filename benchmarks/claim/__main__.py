@@ -50,7 +50,7 @@ def markdown(cells: dict[str, Any], missing: list[Cell]) -> str:
     ]
     for cell in cells.values():
         title = cell["title"] + (", simulated" if cell["simulated"] and "simulated" not in cell["title"] else "")
-        parts = [_mean(cell["plain"]), _mean(cell["rule"])]
+        parts = [_mean(cell["errors"]["plain"]), _mean(cell["errors"]["rule"])]
         for name in ("plain", "published", "subset"):
             part = cell.get(name)
             parts += [bold(part["percent"]), _said(name, cell)] if part else ["", ""]

@@ -1,6 +1,7 @@
 import pytest
 
 from benchmarks.ablation.cells import load_cell
+from benchmarks.claim.__main__ import markdown
 from benchmarks.claim.judgement import judged, verdict
 from benchmarks.claim.plan import BUNDLED, RULE, Cell, runs_of, train
 from benchmarks.compare.methods import METHODS, PLAIN
@@ -64,3 +65,4 @@ def test_judged_by_seed():
     assert found["subset"]["verdict"] == "failed"
     assert found["held_back"] == {"body": 0.2, "serum": 0.0}
     assert "published" not in found
+    assert "-0.9 [" in markdown({DIABETES.name: found}, [])
