@@ -278,8 +278,8 @@ class AWCRegularizer(Anchored):
 
         Raises:
             TypeError: If it is not a mapping.
-            ValueError: With every key that is missing, unexpected, of another shape or not finite; nothing is loaded
-                then.
+            ValueError: With every key that is missing, unexpected, of another shape or not finite, or whose Fisher
+                diagonal is negative; nothing is loaded then.
         """
         check_state(state_dict, self.state_dict(), _EXTRA, strict=strict)
         if "_extra_state" in state_dict:
