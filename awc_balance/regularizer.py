@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from functools import partial
 from itertools import islice
 from math import sqrt
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -67,7 +68,8 @@ class AWCRegularizer(Anchored):
         alphas: Strength by modality, or a function from contributions to that, in place of the groups and the two
             alphas. With a fixed mapping no contributions are measured.
         contributions: Name of a profit ("pearson" for regression, "negative_cross_entropy" or "accuracy" for
-            classes), or a `ShapleyContribution`, or a function from the loader to any `Mapping[str, float]`.
+            classes), or a `ShapleyContribution`, or a function from the loader to any `Mapping[str, float]`, or such a
+            mapping, which is read at the start of every epoch.
         grouping: From contributions to "superior" or "inferior" by modality.
         fisher: Form of the Fisher diagonals, or a `FisherDiagonal` of the same encoders. "per_batch" is the default
             because the paper's alphas fit its scale: with the larger one of "per_sample" they did three times the
@@ -121,7 +123,7 @@ class AWCRegularizer(Anchored):
         alpha_inferior: float = 10_000.0,
         window: int = 20,
         alphas: Mapping[str, float] | Rule | None = None,
-        contributions: str | ShapleyContribution | Source = "pearson",
+        contributions: str | ShapleyContribution | Source | Mapping[str, float] = "pearson",
         grouping: Grouping = kmeans_groups,
         fisher: Form | FisherDiagonal = "per_batch",
         scale: Scale = "raw",
@@ -145,16 +147,19 @@ class AWCRegularizer(Anchored):
         check_callable("criterion", criterion, "Pass the loss function of your training.")
         self._strengths = Strengths(encoders, alpha_superior, alpha_inferior, grouping, alphas)
         source: ShapleyContribution | Source | None = None
-        if not isinstance(contributions, str):
-            source = check_callable("contributions", contributions, "Name a profit, or pass a function.")
-        elif not self._strengths.fixed:
-            source = ShapleyContribution(model, encoders, contributions, step=step, process_group=processes.group)
+        if isinstance(contributions, Mapping):
+            source = partial(_given, contributions)
+        elif not isinstance(contributions, str):
+            source = check_callable("contributions", contributions, "Name a profit, or pass a function or a mapping.")
         else:
-            as_profit(contributions)  # refuses unknown names, though none is needed
+            profit = as_profit(contributions, "contributions")  # refuses unknown names, also where none is needed
+            if not self._strengths.fixed:
+                source = ShapleyContribution(model, encoders, profit, step=step, process_group=processes.group)
         # In a tuple, or the parameters of modules among them would become the regularizer's.
         self._user = _User(model, criterion, step, source)
         self._forgets = isinstance(fisher, str)
         if isinstance(fisher, str):
+            check_choice("fisher", fisher, get_args(Form))
             fisher = FisherDiagonal(encoders, fisher, process_group=processes.group)
         self._fisher = fisher
         if not isinstance(self._fisher, FisherDiagonal):
@@ -349,3 +354,8 @@ class AWCRegularizer(Anchored):
             )
         reshard(self._user.model)
         return self._bundles(self.alphas if self.active else dict.fromkeys(self._encoders, 0.0))
+
+
+def _given(contributions: Mapping[str, float], loader: Iterable[Any]) -> Mapping[str, float]:  # noqa: ARG001
+    """The user's own numbers as a source."""
+    return contributions
