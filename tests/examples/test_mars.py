@@ -119,6 +119,31 @@ def test_a_wrong_path_says_what_was_looked_for(tmp_path, capsys):
     assert "--data" in capsys.readouterr().err
 
 
+def test_a_copy_with_files_missing_names_all_of_them(tmp_path, capsys):
+    root = write_recording(tmp_path, frames=1, subjects=(1,))
+    (root / LAYOUT / "subject7").mkdir()
+    (root / LAYOUT / "subject1/timesplit/kinect_data_test.csv").unlink()
+    assert main(["--data", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count(".csv") == 5
+    assert "subject1/timesplit/kinect_data_test.csv" in said
+    assert "subject7/timesplit/radar_data_validate.csv" in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_layout_without_subjects_is_refused(tmp_path, capsys):
+    (tmp_path / LAYOUT).mkdir(parents=True)
+    assert main(["--data", str(tmp_path)]) == 2
+    assert f"{LAYOUT}/subjectN. Found none in {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--seeds", "0"], ["--epochs", "-1"], ["--workers", "-1"], ["--seeds", "two"]])
+def test_numbers_that_make_no_sense_are_refused(options, capsys):
+    with pytest.raises(SystemExit):
+        main(options)
+    assert f"argument {options[0]}: should be a whole number of at least" in capsys.readouterr().err
+
+
 def test_radar_and_kinect_of_different_length_are_refused(tmp_path):
     root = write_recording(tmp_path, frames=60, subjects=(1,))
     file = root / LAYOUT / "subject1/timesplit/kinect_data_test.csv"
