@@ -72,8 +72,8 @@ class AWCRegularizer(Anchored):
             mapping, which is read at the start of every epoch.
         grouping: From contributions to "superior" or "inferior" by modality.
         fisher: Form of the Fisher diagonals, or a `FisherDiagonal` of the same encoders. "per_batch" is the default
-            because the paper's alphas fit its scale: with the larger one of "per_sample" they did three times the
-            harm on the MARS recording (examples/mars).
+            because the paper's alphas fit its scale: with the larger one of "per_sample" they did nearly three
+            times the harm on the MARS recording (examples/mars).
         scale: What Fisher diagonals are divided by. "raw": nothing, as in the paper. "mean": their mean over all
             encoders, so that the penalty is the same for losses in metres and in millimetres. "root_mean": the
             square root of that mean, so that the penalty has the unit of the loss, and the balance of the two, hence
