@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from awc_balance.encoders import check_encoders, parameters_by_modality
+from awc_balance.encoders import check_encoders, in_words, parameters_by_modality
 from awc_balance.fisher.diagonal import Diagonal
 from awc_balance.fisher.gradients import non_finite
 from awc_balance.penalty import Bundle, Pulled, bundles
@@ -177,18 +177,17 @@ def check_parameters(encoders: Mapping[str, nn.Module]) -> None:
         ValueError: If one that is trained is nan or infinite.
     """
     named = {(m, name): p for m, members in parameters_by_modality(encoders).items() for name, p in members.items()}
-    empty = [f"`{modality}` ({name})" for (modality, name), parameter in named.items() if parameter.is_meta]
+    empty = [key for key, parameter in named.items() if parameter.is_meta]
     if empty:
         raise RuntimeError(
-            f"Encoders should hold values when an epoch starts. Got the meta device for {', '.join(empty[:5])}. "
+            f"Encoders should hold values when an epoch starts. Got the meta device for {in_words(empty)}. "
             "Call to_empty(device=...) and load their state."
         )
     bad = non_finite({key: local(parameter.detach()) for key, parameter in named.items() if parameter.requires_grad})
     if bad:
         raise ValueError(
             "Parameters of encoders should be finite when an epoch starts. Got nan or infinity in "
-            f"{', '.join(f'`{modality}` ({name})' for modality, name in bad[:5])}. "
-            "Load a state from before, and look for the cause in the steps since."
+            f"{in_words(bad)}. Load a state from before, and look for the cause in the steps since."
         )
 
 
@@ -213,9 +212,9 @@ def _check_device(device: torch.device | str) -> torch.device:
 
 
 def _refuse_overflow(fishers: dict[tuple[str, str], Tensor], dtype: torch.dtype | None) -> None:
-    too_large = [f"`{modality}` ({name})" for modality, name in non_finite(fishers)] if dtype is not None else []
+    too_large = non_finite(fishers) if dtype is not None else []
     if too_large:
         raise ValueError(
             f"Fisher diagonals should stay within `fisher_dtype`. They overflow {dtype} in "
-            f"{', '.join(too_large[:5])}. Leave fisher_dtype=None, or scale the loss down."
+            f"{in_words(too_large)}. Leave fisher_dtype=None, or scale the loss down."
         )

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from awc_balance.checks import check_callable
 from awc_balance.nested import leaves_of, map_tensors
 
 Step: TypeAlias = Callable[[nn.Module, Any], tuple[Any, Any]]
@@ -120,13 +121,15 @@ def iterate(loader: Iterable[Any], progress: Progress | None = None) -> Iterator
     """The batches of a loader, seen through a progress bar such as `tqdm.tqdm` if one is given.
 
     Raises:
-        TypeError: If it cannot be iterated over.
+        TypeError: If it cannot be iterated over, or `progress` cannot be called.
         ValueError: If the loader yields nothing.
     """
     if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
         raise TypeError(f"`loader` should be iterable. Got {type(loader).__name__}. Pass a DataLoader.")
+    if progress is not None:
+        loader = check_callable("progress", progress, "Pass a wrapper such as tqdm.tqdm.")(loader)
     empty = True
-    for batch in loader if progress is None else progress(loader):
+    for batch in loader:
         empty = False
         yield batch
     if empty:

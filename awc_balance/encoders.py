@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import torch
@@ -98,6 +98,27 @@ def parameters_by_modality(encoders: Mapping[str, nn.Module]) -> Parameters:
         }
         for modality, encoder in encoders.items()
     }
+
+
+def in_words(keys: Iterable[tuple[str, str]], most: int = 3) -> str:
+    """Parameters of encoders for an error, by modality.
+
+    Args:
+        keys: Modality and name of each.
+        most: How many of a modality to name.
+
+    Example:
+        >>> in_words([("rgb", "0.weight"), ("rgb", "0.bias"), ("wifi", "weight")])
+        '`rgb` (0.weight, 0.bias), `wifi` (weight)'
+    """
+    names: dict[str, list[str]] = {}
+    for modality, name in keys:
+        names.setdefault(modality, []).append(name)
+    parts = {
+        modality: ", ".join(some[:most]) + (f" and {len(some) - most} more" if len(some) > most else "")
+        for modality, some in names.items()
+    }
+    return ", ".join(f"`{modality}` ({part})" for modality, part in parts.items())
 
 
 def _refuse_shared(encoders: Mapping[str, nn.Module]) -> None:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from awc_balance.checks import check_by_modality, check_numbers
+from awc_balance.preserve import same_random_state
 
 Group: TypeAlias = Literal["superior", "inferior"]
 Grouping: TypeAlias = Callable[[Mapping[str, float]], Mapping[str, Group]]
@@ -33,7 +34,8 @@ def kmeans_groups(contributions: Mapping[str, float]) -> dict[str, Group]:
         >>> kmeans_groups({"rgb": 0.41, "lidar": 0.38, "mmwave": 0.07, "wifi": 0.01})
         {'rgb': 'superior', 'lidar': 'superior', 'mmwave': 'inferior', 'wifi': 'inferior'}
     """
-    from sklearn.cluster import KMeans  # here, because its import takes about as long as torch's
+    with same_random_state():
+        from sklearn.cluster import KMeans  # here, because its import takes about as long as torch's
 
     values = np.array(list(check_numbers("contributions", contributions, contributions).values()))
     if len(np.unique(values)) < 2:

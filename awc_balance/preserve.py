@@ -120,6 +120,16 @@ class RandomState:
 
 
 @contextmanager
+def same_random_state() -> Iterator[None]:
+    """Put the global random state back: packages may draw where they are first imported, as scikit-learn does."""
+    state = RandomState()
+    try:
+        yield
+    finally:
+        state.restore()
+
+
+@contextmanager
 def _as_it_was(module: nn.Module) -> Iterator[None]:
     """Put back what a module's attributes and registers refer to, and the content of its tensors.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
+from functools import partial
 from itertools import islice
 from math import sqrt
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -79,7 +80,8 @@ class AWCRegularizer(Anchored):
         alphas: Strength by modality, or a function from contributions to that, in place of the groups and the two
             alphas. With a fixed mapping no contributions are measured.
         contributions: Name of a profit ("pearson" for regression, "negative_cross_entropy" or "accuracy" for
-            classes), or a `ShapleyContribution`, or a function from the loader to any `Mapping[str, float]`.
+            classes), or a `ShapleyContribution`, or a function from the loader to any `Mapping[str, float]`, or such a
+            mapping, which is read at the start of every epoch.
         grouping: From contributions to "superior" or "inferior" by modality.
         rule: "paper": strengths by groups, or by `alphas`. "calibration": by calibration slopes; `alphas` of an epoch
             are then the strengths that came out, 1 being a pull as strong as the gradients of batches. Alphas,
@@ -87,8 +89,8 @@ class AWCRegularizer(Anchored):
         held_out: Batches that the model is not trained on, for rule="calibration"; a part of the training data, never
             the test data. As many of them are read as `batches` says, of a loader that shuffles or has few large ones.
         fisher: Form of the Fisher diagonals, or a `FisherDiagonal` of the same encoders. "per_batch" is the default
-            because the paper's alphas fit its scale: with the larger one of "per_sample" they did three times the
-            harm on the MARS recording (examples/mars).
+            because the paper's alphas fit its scale: with the larger one of "per_sample" they did nearly three
+            times the harm on the MARS recording (examples/mars).
         scale: What Fisher diagonals are divided by. "raw": nothing, as in the paper. "mean": their mean over all
             encoders, so that the penalty is the same for losses in metres and in millimetres. "root_mean": the
             square root of that mean, so that the penalty has the unit of the loss, and the balance of the two, hence
@@ -138,7 +140,7 @@ class AWCRegularizer(Anchored):
         alpha_inferior: float = 10_000.0,
         window: int | None = None,
         alphas: Mapping[str, float] | Rule | None = None,
-        contributions: str | ShapleyContribution | Source = "pearson",
+        contributions: str | ShapleyContribution | Source | Mapping[str, float] = "pearson",
         grouping: Grouping = kmeans_groups,
         rule: HoldBack = "paper",
         held_out: Iterable[Any] | None = None,
@@ -295,8 +297,8 @@ class AWCRegularizer(Anchored):
 
         Raises:
             TypeError: If it is not a mapping.
-            ValueError: With every key that is missing, unexpected, of another shape or not finite; nothing is loaded
-                then.
+            ValueError: With every key that is missing, unexpected, of another shape or not finite, or whose Fisher
+                diagonal is negative; nothing is loaded then.
         """
         check_state(state_dict, self.state_dict(), _EXTRA, strict=strict)
         if "_extra_state" in state_dict:
@@ -308,15 +310,21 @@ class AWCRegularizer(Anchored):
         return f"{', '.join(self._encoders)}, window={self.window}, epoch={self.epoch}, scale={self.scale!r}"
 
     def _source(
-        self, given: str | ShapleyContribution | Source, model: nn.Module, encoders: Encoders, step: Step | None
+        self,
+        given: str | ShapleyContribution | Source | Mapping[str, float],
+        model: nn.Module,
+        encoders: Encoders,
+        step: Step | None,
     ) -> ShapleyContribution | Source | None:
         """Where contributions come from; None where nothing depends on them."""
+        if isinstance(given, Mapping):
+            return partial(_given, given)
         if not isinstance(given, str):
-            return check_callable("contributions", given, "Name a profit, or pass a function.")
-        if not self._strengths.fixed:
-            return ShapleyContribution(model, encoders, given, step=step, process_group=self._processes.group)
-        as_profit(given)  # refuses unknown names, though none is needed
-        return None
+            return check_callable("contributions", given, "Name a profit, or pass a function or a mapping.")
+        profit = as_profit(given, "contributions")  # refuses unknown names, also where none is needed
+        if self._strengths.fixed:
+            return None
+        return ShapleyContribution(model, encoders, profit, step=step, process_group=self._processes.group)
 
     def _contributions(
         self, loader: Iterable[Any], given: Mapping[str, float] | None, progress: Progress | None
@@ -388,6 +396,7 @@ class AWCRegularizer(Anchored):
 def _fisher_of(fisher: Form | FisherDiagonal, encoders: Encoders, processes: Processes) -> FisherDiagonal:
     """What measures the Fisher diagonals of these encoders."""
     if isinstance(fisher, str):
+        check_choice("fisher", fisher, get_args(Form))
         return FisherDiagonal(encoders, fisher, process_group=processes.group)
     if not isinstance(fisher, FisherDiagonal):
         raise TypeError(
@@ -407,3 +416,8 @@ def _refuse_both(**given: bool) -> None:
         raise ValueError(
             f"rule='calibration' sets strengths by itself. Got `{name}` too. Leave it out, or pass rule='paper'."
         )
+
+
+def _given(contributions: Mapping[str, float], loader: Iterable[Any]) -> Mapping[str, float]:  # noqa: ARG001
+    """The user's own numbers as a source."""
+    return contributions

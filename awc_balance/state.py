@@ -17,6 +17,11 @@ def buffer_name(kind: str, modality: str, name: str) -> str:
     return f"{kind}/{escaped}/{name.replace('.', '/')}"
 
 
+def _is_fisher(key: str) -> bool:
+    """Whether a key of a state, perhaps of a larger module's, is that of a Fisher diagonal."""
+    return key.rpartition(".")[2].startswith("fisher/")
+
+
 def check_state(found: Mapping[str, Any], own: Mapping[str, Any], extra: Mapping[str, type], *, strict: bool) -> None:
     """Refuse a state that does not fit.
 
@@ -28,11 +33,12 @@ def check_state(found: Mapping[str, Any], own: Mapping[str, Any], extra: Mapping
 
     Raises:
         TypeError: If it is not a mapping.
-        ValueError: With every entry that is missing, unexpected, of another shape or not finite.
+        ValueError: With every entry that is missing, unexpected, of another shape or not finite, or a Fisher diagonal
+            that is negative.
     """
     if not isinstance(found, Mapping):
         raise TypeError(f"`state_dict` should be a mapping. Got {type(found).__name__}. Pass what state_dict() gave.")
-    faults = {key: _fault(found[key], value, extra) for key, value in own.items() if key in found}
+    faults = {key: _fault(key, found[key], value, extra) for key, value in own.items() if key in found}
     if strict:
         faults |= {key: "missing" for key in own if key not in found}
         faults |= {key: "unexpected" for key in found if key not in own}
@@ -65,7 +71,7 @@ def check_progress(found: Mapping[str, Any], modalities: Iterable[str]) -> None:
         check_groups(found["groups"], modalities)
 
 
-def _fault(found: object, own: object, extra: Mapping[str, type]) -> str:
+def _fault(key: str, found: object, own: object, extra: Mapping[str, type]) -> str:
     """What is wrong with one entry; empty if nothing is."""
     if not isinstance(own, Tensor):
         if isinstance(found, Mapping) and all(isinstance(found.get(name), kind) for name, kind in extra.items()):
@@ -75,7 +81,9 @@ def _fault(found: object, own: object, extra: Mapping[str, type]) -> str:
         return f"{type(found).__name__} in place of a tensor"
     if found.shape != own.shape:
         return f"shape {tuple(found.shape)} in place of {tuple(own.shape)}"
-    return "" if _as_finite(found, own) else "not finite"
+    if not _as_finite(found, own):
+        return "not finite"
+    return "negative" if _is_fisher(key) and bool((found < 0).any()) else ""
 
 
 def _as_finite(found: Tensor, own: Tensor) -> bool:

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from awc_balance import AWCRegularizer, FisherDiagonal, ShapleyContribution
-from awc_balance.encoders import check_encoders, parameters_by_modality, unwrap
+from awc_balance.encoders import check_encoders, in_words, parameters_by_modality, unwrap
 from tests.models import Concat, build
 
 
@@ -69,6 +69,11 @@ def test_the_same_parameterless_module_twice_is_refused():
 def test_a_model_that_is_no_module_is_refused(model):
     with pytest.raises(TypeError, match="`model` should be an nn.Module"):
         ShapleyContribution(model, {"a": nn.Linear(1, 1)})
+
+
+def test_an_error_names_every_modality_and_some_of_its_parameters():
+    keys = [("rgb", f"{i}.weight") for i in range(9)] + [("wifi", "0.bias")]
+    assert in_words(keys) == "`rgb` (0.weight, 1.weight, 2.weight and 6 more), `wifi` (0.bias)"
 
 
 def test_wrappers_are_seen_through():

@@ -3,6 +3,8 @@
 import copy
 import pickle
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -159,6 +161,27 @@ def test_the_order_of_the_next_epoch_is_what_it_would_have_been(name, measuremen
 
     for expected, found in zip(next_epoch(False), next_epoch(True), strict=True):
         assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "from awc_balance.grouping import kmeans_groups; kmeans_groups({'a': 1.0, 'b': 0.0})",
+        "from awc_balance.contributions import competition_strength; competition_strength(x, x, alpha=0.1)",
+        "from awc_balance.contributions.intervals import jackknife; jackknife(lambda w: w.sum().reshape(1), 3)",
+    ],
+)
+def test_packages_that_are_imported_on_the_way_draw_nothing(call):
+    """The first import of scikit-learn draws from Python's generator: only a fresh process can tell."""
+    code = f"""
+import random, torch, awc_balance
+import awc_balance.contributions, awc_balance.grouping
+x, before = torch.randn(8, 2), random.getstate()
+{call}
+assert random.getstate() == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_two_objects_on_one_model_do_not_disturb_each_other():

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from awc_balance.diagnose.command import _parser as diagnose_parser
+from benchmarks.compare.__main__ import _parser as compare_parser
 from examples.mars.__main__ import _parser
 from examples.mmfi.__main__ import COMMANDS
 
@@ -66,20 +67,26 @@ def test_make_targets_exist(command):
     assert done.returncode == 0, done.stderr
 
 
-def commands_of(example):
-    found = re.findall(rf"python -m examples\.{example}(.*)", "\n".join(blocks("sh")))
+def commands_of(module):
+    found = re.findall(rf"python -m {re.escape(module)}\b(.*)", "\n".join(blocks("sh")))
     return [options.split("#")[0].split() for options in found]
 
 
 def test_commands_of_the_examples_take_the_options_shown():
-    assert commands_of("mars")
-    for options in commands_of("mars"):
+    assert commands_of("examples.mars")
+    for options in commands_of("examples.mars"):
         _parser().parse_args(options)
-    assert {name for name, *_ in commands_of("mmfi")} <= set(COMMANDS)
-    for name, *options in commands_of("mmfi"):
+    assert {name for name, *_ in commands_of("examples.mmfi")} <= set(COMMANDS)
+    for name, *options in commands_of("examples.mmfi"):
         parser = argparse.ArgumentParser()
         import_module(f"examples.mmfi.{name}").add_arguments(parser)
         parser.parse_args(options)
+
+
+def test_commands_of_the_comparison_take_the_options_shown():
+    assert commands_of("benchmarks.compare")
+    for options in commands_of("benchmarks.compare"):
+        compare_parser().parse_args(options)
 
 
 def test_the_command_that_diagnoses_takes_the_options_shown():

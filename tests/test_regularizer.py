@@ -239,6 +239,12 @@ class TestStrengths:
         awc = awc_of(model, contributions=lambda loader: {"m1": len(loader), "m0": 0})
         awc.start_epoch(loader_of(model))
         assert awc.contributions == {"m0": 0, "m1": 3}
+        table = {"m1": 3.0, "m0": 0.0}
+        awc = awc_of(model, contributions=table)
+        for table["m0"] in (1.0, 5.0):
+            awc.start_epoch(loader_of(model))
+            assert awc.contributions == {"m0": table["m0"], "m1": 3.0}
+        assert [row["groups"]["m0"] for row in awc.history] == ["inferior", "superior"]
         contribution = ShapleyContribution(model, model.encoders, "negative_mse")
         awc = awc_of(model, contributions=contribution)
         awc.start_epoch(loader_of(model))
@@ -765,10 +771,10 @@ class TestBadInput:
             ({"alphas": {"m0": 1.0}}, ValueError, "exactly the modalities m0, m1. Got m0"),
             ({"alphas": {"m0": 1.0, "m1": -2.0}}, ValueError, r"alphas\['m1'\].*Got -2"),
             ({"alphas": 3.0}, TypeError, "mapping by modality. Got float"),
-            ({"contributions": "r2"}, ValueError, "'pearson'.*Got 'r2'"),
-            ({"contributions": {"m0": 1.0, "m1": 2.0}}, TypeError, "`contributions` should be callable. Got dict"),
+            ({"contributions": "r2"}, ValueError, "`contributions` should be one of 'pearson'.*Got 'r2'"),
+            ({"contributions": [1.0, 2.0]}, TypeError, "`contributions` should be callable. Got list"),
             ({"grouping": "kmeans"}, TypeError, "`grouping` should be callable"),
-            ({"fisher": "exact"}, ValueError, "'corrected'. Got 'exact'"),
+            ({"fisher": "exact"}, ValueError, "`fisher` should be one of.*'corrected'. Got 'exact'"),
             ({"scale": "free"}, ValueError, "'root_mean'. Got 'free'"),
             ({"batches": 0}, ValueError, "`batches`.*at least 1. Got 0"),
             ({"fisher_dtype": "bfloat16"}, TypeError, "`fisher_dtype` should be a torch.dtype. Got str"),
@@ -780,6 +786,20 @@ class TestBadInput:
     def test_options(self, options, error, words):
         with pytest.raises(error, match=words):
             awc_of(build(Concat), **options)
+
+    def test_a_mapping_of_contributions_that_leaves_somebody_out(self):
+        model = build(Concat)
+        awc = awc_of(model, contributions={"m0": 1.0})
+        with pytest.raises(ValueError, match="`contributions` should name exactly the modalities m0, m1. Got m0"):
+            awc.start_epoch(loader_of(model))
+        assert awc.epoch == 0
+
+    def test_a_progress_bar_that_cannot_be_called(self):
+        model = build(Concat)
+        awc = awc_of(model)
+        with pytest.raises(TypeError, match="`progress` should be callable. Got bool. Pass a wrapper"):
+            awc.start_epoch(loader_of(model), progress=True)
+        assert awc.epoch == 0
 
     def test_a_criterion_that_cannot_be_called(self):
         model = build(Concat)

@@ -14,7 +14,7 @@ from awc_balance.batches import Progress, Step, check_prediction, default_step, 
 from awc_balance.checks import check_alpha, check_by_modality
 from awc_balance.contributions.features import Features, pooled
 from awc_balance.encoders import Encoders, check_encoders, check_model
-from awc_balance.preserve import measuring
+from awc_balance.preserve import measuring, same_random_state
 
 ALPHA = 120.0
 """The ridge penalty of the public code of AGM."""
@@ -137,7 +137,8 @@ def competition_strength(features: Tensor, concept: Tensor, *, alpha: float = AL
         >>> competition_strength(features, features @ torch.randn(5, 2), alpha=0.0) < 1e-6
         True
     """
-    from sklearn.linear_model import Ridge  # here, because its import takes about as long as torch's
+    with same_random_state():
+        from sklearn.linear_model import Ridge  # here, because its import takes about as long as torch's
 
     z, c = (value.detach().double().flatten(1).cpu().numpy() for value in (features, concept))
     if len(z) != len(c) or len(z) < 4:

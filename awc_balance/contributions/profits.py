@@ -186,8 +186,12 @@ PROFITS: dict[str, Callable[[], Profit]] = {
 }
 
 
-def as_profit(profit: str | Profit | ProfitFunction) -> Profit:
+def as_profit(profit: str | Profit | ProfitFunction, argument: str = "profit") -> Profit:
     """The profit of that name, or that a function of one batch defines.
+
+    Args:
+        profit: Name, profit or function.
+        argument: What errors call it.
 
     Raises:
         ValueError: If no profit has that name.
@@ -198,12 +202,12 @@ def as_profit(profit: str | Profit | ProfitFunction) -> Profit:
     if isinstance(profit, str):
         if profit not in PROFITS:
             names = ", ".join(map(repr, PROFITS))
-            raise ValueError(f"`profit` should be one of {names}. Got {profit!r}. Or pass a function of your own.")
+            raise ValueError(f"`{argument}` should be one of {names}. Got {profit!r}. Or pass a function of your own.")
         return PROFITS[profit]()
     if callable(profit):
         return MeanProfit(profit)
     raise TypeError(
-        f"`profit` should be a name or a function. Got {type(profit).__name__}. "
+        f"`{argument}` should be a name or a function. Got {type(profit).__name__}. "
         "Pass a function (prediction, target) -> profit, higher being better."
     )
 

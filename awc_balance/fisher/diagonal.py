@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate, split_samples
 from awc_balance.checks import check_callable, check_choice, check_count
-from awc_balance.encoders import Encoders, check_encoders, check_model, parameters_by_modality
+from awc_balance.encoders import Encoders, check_encoders, check_model, in_words, parameters_by_modality
 from awc_balance.fisher.estimates import CorrectedBatches, Estimate, MeanSquare
 from awc_balance.fisher.gradients import (
     Gradients,
@@ -362,8 +362,7 @@ def _refuse_changed(before: Mapping[Key, object], now: Mapping[Key, object]) -> 
     if changed:
         raise RuntimeError(
             "The same parameters should be trained from one update to the next. Added, frozen, moved or of another "
-            f"shape are {', '.join(f'`{modality}` ({name})' for modality, name in changed[:5])}. "
-            "Call compute() for what was measured, then reset()."
+            f"shape are {in_words(changed)}. Call compute() for what was measured, then reset()."
         )
 
 
@@ -384,11 +383,11 @@ def _check_reached(wanted: set[Key], reached: set[Key]) -> None:
 
 
 def _check_no_overflow(values: Gradients) -> None:
-    too_large = [f"`{modality}` ({name})" for modality, name in non_finite(values)]
+    too_large = non_finite(values)
     if too_large:
         raise ValueError(
             "Squared gradients should stay within their dtype. They overflow in "
-            f"{', '.join(too_large[:5])}. Scale the loss down."
+            f"{in_words(too_large)}. Scale the loss down."
         )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from awc_balance.encoders import in_words
 from awc_balance.precision import at_least_float32
 from awc_balance.sharded import is_sharded, local
 
@@ -99,15 +100,14 @@ def refuse_non_finite(measured: Measured, where: str) -> None:
     Raises:
         ValueError: With the modalities and parameters concerned.
     """
-    bad = [f"`{modality}` ({name})" for modality, name in non_finite(measured.values)]
+    bad = non_finite(measured.values)
     loss = measured.loss
     if not bad and (loss is None or bool(loss.isfinite())):
         return
-    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     raise ValueError(
         f"Loss and gradients should be finite. In {where} "
         + (f"the loss is {float(loss):g}" if loss is not None else "")
         + (" and " if loss is not None and bad else "")
-        + (f"the gradient of {', '.join(bad[:5])}{more} is nan or infinite" if bad else "")
+        + (f"the gradient of {in_words(bad)} is nan or infinite" if bad else "")
         + ". Look for the cause in the batch or the parameters; what was measured before is kept."
     )

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from examples import data_folder
-from examples.mars.data import LAYOUT
+from examples.mars.data import LAYOUT, subjects
 from examples.mars.report import draw, summarize, table
 from examples.mars.training import plan, train
+from examples.options import at_least
 from examples.sweep import sweep, write_json
 
 
@@ -22,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         root = data_folder.find("mars", LAYOUT, options.data)
+        subjects(root)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 0 if options.if_found else 2
@@ -51,15 +53,19 @@ def _parser() -> argparse.ArgumentParser:
         help=f"folder that holds {LAYOUT}; else ${data_folder.VARIABLE}/mars, else data/mars in or beside the project",
     )
     parser.add_argument("--out", type=Path, default=Path("results/mars"), help="where results go (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=50, help="of each run (%(default)s)")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="runs of each kind (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=50, help="of each run (%(default)s)")
     parser.add_argument(
         "--fisher",
         choices=("per_batch", "corrected", "per_sample"),
         default="per_batch",
         help="form of the Fisher diagonal (%(default)s)",
     )
-    parser.add_argument("--workers", type=int, help="runs at a time, one thread each (one per core)")
+    parser.add_argument(
+        "--workers",
+        type=at_least(0),
+        help="runs at a time, one thread each (one per core); 0: one after the other, with all threads",
+    )
     parser.add_argument("--if-found", action="store_true", help="without the data, say so and succeed")
     return parser
 

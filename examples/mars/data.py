@@ -15,6 +15,8 @@ from torch import Tensor
 from examples.samples import Samples, Splits
 
 LAYOUT = "synced_data/wooutlier"
+PARTS = ("validate", "test")
+"""To train and to test on."""
 MODALITIES = {"geometry": [2, 3, 4], "doppler": [5], "intensity": [6]}
 """Columns of a radar row by modality: x, y, z (m); radial velocity (m/s); intensity."""
 JOINTS = 25
@@ -25,13 +27,28 @@ Inputs = dict[str, tuple[Tensor, Tensor]]
 """By modality the points `[frames, points, columns]` and a mask `[frames, points]`, True for real points."""
 
 
+def subjects(root: Path) -> list[Path]:
+    """The folders of all subjects.
+
+    Raises:
+        FileNotFoundError: If there are none, or with every file of theirs that is missing.
+    """
+    found = sorted(path for path in (root / LAYOUT).glob("subject*") if path.is_dir())
+    if not found:
+        raise FileNotFoundError(f"MARS should have folders {LAYOUT}/subjectN. Found none in {root}. Check --data.")
+    files = [_file(folder, what, part) for folder in found for what in ("radar", "kinect") for part in PARTS]
+    missing = "\n  ".join(str(file) for file in files if not file.exists())
+    if missing:
+        raise FileNotFoundError(
+            f"Every subject of MARS should have its radar and Kinect files. Missing are\n  {missing}\n"
+            "Complete the copy, or take the subject out of it."
+        )
+    return found
+
+
 def load(root: Path) -> Splits:
     """Read all subjects: the `validate` files to train on (minus held-out blocks), the `test` files to test on."""
-    subjects = sorted(path for path in (root / LAYOUT).glob("subject*") if path.is_dir())
-    if not subjects:
-        raise FileNotFoundError(f"MARS should have folders {LAYOUT}/subjectN. Found none in {root}. Check --data.")
-    training = [_read(subject, "validate") for subject in subjects]
-    test = [_read(subject, "test") for subject in subjects]
+    training, test = ([_read(folder, part) for folder in subjects(root)] for part in PARTS)
     longest = max(len(points) for clouds, _ in training + test for points in clouds)
     held_out = torch.cat([_held_out(len(clouds)) for clouds, _ in training])
     known = _pad(training, longest)
@@ -46,17 +63,21 @@ def load(root: Path) -> Splits:
 
 def _read(subject: Path, part: str) -> tuple[list[np.ndarray], np.ndarray]:
     """The radar rows of every frame, and the poses `[frames, joints, 3]`."""
-    folder = subject / "timesplit"
-    radar = np.loadtxt(folder / f"radar_data_{part}.csv", delimiter=",", skiprows=1, ndmin=2)
-    kinect = np.loadtxt(folder / f"kinect_data_{part}.csv", delimiter=",", skiprows=1, ndmin=2)
+    radar, kinect = (
+        np.loadtxt(_file(subject, what, part), delimiter=",", skiprows=1, ndmin=2) for what in ("radar", "kinect")
+    )
     # Frame numbers recur, so a frame is a run of equal numbers.
     clouds = np.split(radar, np.flatnonzero(np.diff(radar[:, 0])) + 1)
     if len(clouds) != len(kinect):
         raise ValueError(
-            f"Radar and Kinect should have equally many frames. Got {len(clouds)} and {len(kinect)} in {folder}. "
-            "Take both files from one release of the data."
+            f"Radar and Kinect should have equally many frames. Got {len(clouds)} and {len(kinect)} "
+            f"({part}) in {subject}. Take both files from one release of the data."
         )
     return clouds, kinect.reshape(len(kinect), 3, JOINTS).transpose(0, 2, 1)
+
+
+def _file(subject: Path, what: str, part: str) -> Path:
+    return subject / "timesplit" / f"{what}_data_{part}.csv"
 
 
 def _pad(parts: list[tuple[list[np.ndarray], np.ndarray]], longest: int) -> Samples:

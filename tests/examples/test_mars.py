@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ from examples import data_folder
 from examples.mars.__main__ import main
 from examples.mars.data import LAYOUT, MODALITIES, load
 from examples.mars.model import PoseModel
+from examples.report import cell
+
+PROJECT = Path(__file__).parents[2]
 
 HEADER = "Frame #,# Obj,X,Y,Z,Doppler,Intensity,Abs Time"
 
@@ -119,6 +123,31 @@ def test_a_wrong_path_says_what_was_looked_for(tmp_path, capsys):
     assert "--data" in capsys.readouterr().err
 
 
+def test_a_copy_with_files_missing_names_all_of_them(tmp_path, capsys):
+    root = write_recording(tmp_path, frames=1, subjects=(1,))
+    (root / LAYOUT / "subject7").mkdir()
+    (root / LAYOUT / "subject1/timesplit/kinect_data_test.csv").unlink()
+    assert main(["--data", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count(".csv") == 5
+    assert "subject1/timesplit/kinect_data_test.csv" in said
+    assert "subject7/timesplit/radar_data_validate.csv" in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_layout_without_subjects_is_refused(tmp_path, capsys):
+    (tmp_path / LAYOUT).mkdir(parents=True)
+    assert main(["--data", str(tmp_path)]) == 2
+    assert f"{LAYOUT}/subjectN. Found none in {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--seeds", "0"], ["--epochs", "-1"], ["--workers", "-1"], ["--seeds", "two"]])
+def test_numbers_that_make_no_sense_are_refused(options, capsys):
+    with pytest.raises(SystemExit):
+        main(options)
+    assert f"argument {options[0]}: should be a whole number of at least" in capsys.readouterr().err
+
+
 def test_radar_and_kinect_of_different_length_are_refused(tmp_path):
     root = write_recording(tmp_path, frames=60, subjects=(1,))
     file = root / LAYOUT / "subject1/timesplit/kinect_data_test.csv"
@@ -135,6 +164,29 @@ def test_the_data_folder_is_found_by_option_variable_and_place(tmp_path, monkeyp
     with pytest.raises(FileNotFoundError, match="Looked for") as error:
         data_folder.find("mars", "other")
     assert str(tmp_path / "mars" / "other") in str(error.value)
+
+
+def saved(name):
+    return json.loads((PROJECT / "benchmarks/results" / name).read_text())["runs"]
+
+
+def shown(page):
+    return (PROJECT / page).read_text().replace("**", "")
+
+
+def test_the_tables_show_the_saved_results():
+    runs, page = saved("mars.json"), shown("examples/mars/README.md")
+    for row in runs.values():
+        numbers = [cell(row["mpjpe_mm"]), cell(row["pa_mpjpe_mm"]), cell(row["difference_mm"], sign=True)]
+        assert f"| {' | '.join(numbers)} |".replace("  |", " |") in page
+    paper, plain = runs["all, AWC as in the paper"]["mpjpe_mm"], runs["all, plain"]["mpjpe_mm"]
+    worse = f"{100 * (paper['mean'] / plain['mean'] - 1):.1f} %"
+    assert f"it costs {worse}" in page
+    assert f"AWC costs {worse} here: {cell(paper)} mm against {cell(plain)} mm" in shown("README.md")
+    assert f"{worse} worse" in shown("examples/guides/first_settings.md")
+    corrected = saved("mars_corrected.json")
+    for name in ("all, AWC as in the paper", "all, AWC on inferior only"):
+        assert cell(corrected[name]["mpjpe_mm"]) in page
 
 
 def test_the_real_recording_has_its_frames():

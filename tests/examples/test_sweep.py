@@ -89,10 +89,10 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_leaves_the_finished_runs(tmp_path):
+def started(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(folder=tmp_path / "runs"))
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, script],
         cwd=PROJECT,
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
@@ -101,14 +101,33 @@ def test_ctrl_c_leaves_the_finished_runs(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def wait_for(condition):
     for _ in range(300):
-        if list((tmp_path / "runs").glob("quick*.json")):
+        if condition():
             break
         time.sleep(0.1)
+
+
+def test_ctrl_c_leaves_the_finished_runs(tmp_path):
+    process = started(tmp_path)
+    wait_for(lambda: list((tmp_path / "runs").glob("quick*.json")))
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, err = process.communicate(timeout=30)
     assert out.strip() == "1 finished"
     assert "1 of 2 runs were not finished" in err + out
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_while_workers_still_start_is_no_error(tmp_path):
+    process = started(tmp_path)
+    wait_for((tmp_path / "runs").exists)
+    time.sleep(1)  # into the import of torch in the worker
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert out.strip() == "0 finished"
+    assert "2 of 2 runs were not finished" in err
     assert "Traceback" not in err
 
 

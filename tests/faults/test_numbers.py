@@ -249,6 +249,7 @@ def buffer(name, bad):
 STATES = {
     "an anchor": buffer("anchor/m0/0/weight", nan),
     "a Fisher diagonal": buffer("fisher/m0/0/weight", inf),
+    "a Fisher diagonal below 0": buffer("fisher/m0/0/weight", -1.0),
     "an alpha": extra(alphas={"m0": nan, "m1": 1.0}),
     "an alpha below 0": extra(alphas={"m0": -1.0, "m1": 1.0}),
     "alphas of others": extra(alphas={"m7": 1.0}),
@@ -289,6 +290,7 @@ BALANCER_STATES = {
     "AWC": [
         ("regularizer._extra_state", {"epoch": 1}),
         ("regularizer.fisher/m0/0/weight", torch.full((4, 2), inf)),
+        ("regularizer.fisher/m0/0/weight", torch.full((4, 2), -1.0)),
     ],
 }
 
