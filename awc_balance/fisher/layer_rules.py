@@ -142,14 +142,10 @@ class _Collector:
             x = x.expand(g.shape)
         own = {id(call.arguments.get("input")), *(id(call.arguments[slot]) for slot in call.units)}
         arguments = {name: value for name, value in call.arguments.items() if id(value) not in own}
+        x = None if x is None else layout.arrange(x, self._samples)
+        shared: dict[str, Any] = {}
         for slot, unit in call.units.items():
-            seen = Seen(
-                None if x is None else layout.arrange(x, self._samples),
-                arranged,
-                arguments,
-                layout.axis,
-                call.arguments[slot].shape,
-            )
+            seen = Seen(x, arranged, arguments, layout.axis, call.arguments[slot].shape, shared)
             self.rounding = max(self.rounding, torch.finfo(call.arguments[slot].dtype).eps)
             self._waiting.setdefault(unit, []).append((call.operation, slot, seen))
             self.reached.add(unit.key)

@@ -1,4 +1,4 @@
-"""The operations whose per-sample gradients are known: linear, norm, embedding, element-wise, and a table of all."""
+"""The operations whose per-sample gradients are known: linear, embedding, element-wise, and a table of all."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from awc_balance.fisher.convolution import Convolution
-from awc_balance.fisher.operation import Operation, Seen, add_squared_products, by_sample, chunk_of
-from awc_balance.precision import at_least_float32
+from awc_balance.fisher.normalization import BatchNormalization, Normalization
+from awc_balance.fisher.operation import Operation, Seen, add_squared_products
 
 FEW_TOKENS = 3
 """Up to that many tokens their pairs are cheaper than the gradient of every sample."""
@@ -62,36 +62,6 @@ def _squares_by_pairs(g: Tensor, x: Tensor) -> Tensor:
         for j in range(i):
             total.addmm_((g[:, i] * g[:, j]).T, x[:, i] * x[:, j], alpha=2)
     return total.clamp_(min=0).to(dtype)
-
-
-class Normalization(Operation):
-    """y = w n(x) + b with n the normalisation of each row by itself, or by statistics that are fixed."""
-
-    def __init__(self, function: Callable[..., Tensor], names: str, *, channels: bool, **options: Any) -> None:  # noqa: ANN401
-        """A function whose parameters belong to the channels, axis 1, or else to the last axes."""
-        super().__init__(names, **options)
-        self._function = function
-        self._channels = self.batch_first = channels
-
-    def chunk(self, seen: Seen) -> int:
-        """The products are larger than the parameters."""
-        return chunk_of(seen.g.shape[1:], seen.g.device)
-
-    def gradient(self, slot: str, seen: Seen) -> Tensor:
-        """Sums over a sample of n(x) g, and of g."""
-        samples, rows = seen.g.shape[:2]
-        g = seen.g.flatten(0, 1)
-        if slot == "weight":
-            fixed = {
-                name: at_least_float32(value) if isinstance(value, Tensor) else value
-                for name, value in seen.arguments.items()
-            }
-            g = g * self._function(seen.input.flatten(0, 1), **fixed)
-        if self._channels:
-            summed = g.flatten(2).sum(2) if g.dim() > 2 else g
-        else:
-            summed = g.reshape(len(g), -1, *seen.shape).sum(1)
-        return by_sample(summed, samples, rows)
 
 
 class Embedding(Operation):
@@ -182,7 +152,7 @@ def _operations() -> dict[Callable[..., Any], Operation]:
         F.rms_norm: Normalization(F.rms_norm, "input normalized_shape weight eps", channels=False),
         F.group_norm: Normalization(F.group_norm, "input num_groups weight bias eps", channels=True),
         F.instance_norm: Normalization(F.instance_norm, f"{statistics} use_input_stats momentum eps", channels=True),
-        F.batch_norm: Normalization(F.batch_norm, f"{statistics} training momentum eps", channels=True, training=False),
+        F.batch_norm: BatchNormalization(f"{statistics} training momentum eps"),
         F.embedding: Embedding(
             "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse",
             max_norm=None,

@@ -12,6 +12,7 @@ from torch.nn.functional import mse_loss
 from torch.nn.utils.parametrizations import weight_norm
 
 from awc_balance import FisherDiagonal
+from awc_balance.fisher import operation
 from tests.reference import assert_same, fisher_one_sample_at_a_time
 
 
@@ -207,19 +208,39 @@ def test_an_embedding_that_is_also_the_output():
     assert set(measure(model, words).values()) == {"rule"}
 
 
+@pytest.mark.parametrize("alone", [0, 2**20], ids=["one by one", "several"])
 @settings(max_examples=8)
 @given(
-    st.integers(0, 10**6), st.integers(1, 10), st.sampled_from([1, 2]), st.integers(1, 3), st.integers(1, 2),
-    st.integers(0, 2), st.integers(1, 2), st.booleans(),
+    st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 10), st.sampled_from([1, 2]), st.integers(1, 3),
+    st.integers(1, 2), st.integers(0, 2), st.integers(1, 2), st.booleans(),
 )  # fmt: skip
-def test_convolutions_of_any_kind(seed, channels, groups, size, stride, padding, dilation, transposed):
+def test_convolutions_of_any_kind(
+    alone, seed, dimensions, channels, groups, size, stride, padding, dilation, transposed
+):
     torch.manual_seed(seed)
     layer = conv(
-        2, groups * channels, groups * 2, size, stride=stride, padding=min(padding, size - 1), dilation=dilation,
-        groups=groups, transposed=transposed,
+        dimensions, groups * channels, groups * 2, size, stride=stride, padding=min(padding, size - 1),
+        dilation=dilation, groups=groups, transposed=transposed,
     )  # fmt: skip
-    coverage = measure(Encoder(layer), torch.randn(4, groups * channels, 6, 5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operation, "ALONE", alone)
+        coverage = measure(Encoder(layer), torch.randn(4, groups * channels, *(6, 5, 5)[:dimensions]))
     assert set(coverage.values()) == {"rule"}
+
+
+@pytest.mark.parametrize("name", ["conv2d groups", "conv3d", "linear on tokens", "attention", "time in the batch"])
+def test_products_of_one_sample_at_a_time_as_they_are_made_of_large_ones(name, monkeypatch):
+    monkeypatch.setattr(operation, "ALONE", 0)
+    test_equal_to_one_sample_at_a_time(name)
+
+
+@pytest.mark.parametrize(
+    "layer", [conv(2, 8, 12, 3, stride=2, padding=1), conv(2, 12, 12, 3, padding=1), conv(1, 48, 48, 3)], ids=str
+)
+def test_wide_convolutions(layer):
+    torch.manual_seed(0)
+    x = torch.randn(20, layer.in_channels, *(16, 16)[: layer.weight.dim() - 2])
+    assert set(measure(Encoder(layer, nn.Tanh()), x).values()) == {"rule"}
 
 
 SLOWER = {
