@@ -61,6 +61,11 @@ class Call:
         return self.operation.operand(self.arguments, set(self.units))
 
     @property
+    def others(self) -> dict[str, Any]:
+        """The arguments that are neither parameters nor the input."""
+        return {name: value for name, value in self.arguments.items() if name != "input" and name not in self.units}
+
+    @property
     def identity(self) -> tuple[Operation, tuple[tuple[str, Unit], ...]]:
         """What tells calls apart in the order of a forward pass."""
         return self.operation, tuple(self.units.items())

@@ -41,7 +41,7 @@ class Linear(Operation):
         """
         g = seen.g.flatten(1, -2)
         if slot == "bias":
-            return g.sum(1).square().sum(0)
+            return (g[:, 0] if g.shape[1] == 1 else g.sum(1)).square().sum(0)
         x = seen.input.flatten(1, -2)
         if g.shape[1] <= FEW_TOKENS:
             return _squares_by_pairs(g, x)

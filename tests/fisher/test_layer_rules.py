@@ -13,6 +13,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from awc_balance import FisherDiagonal
 from awc_balance.fisher import operation
+from awc_balance.fisher.criteria import losses_by_element
 from tests.reference import assert_same, fisher_one_sample_at_a_time
 
 
@@ -306,6 +307,23 @@ class TestSamplesThatInfluenceEachOther:
         assert set(fisher.coverage["m"].values()) == {"one by one"}
 
 
+ELEMENTWISE = {
+    "module": (nn.MSELoss(), True),
+    "sum of elements": (nn.L1Loss(reduction="sum"), True),
+    "by name": (lambda p, t: F.huber_loss(input=p, target=t, delta=0.3), True),
+    "options": (lambda p, t: F.smooth_l1_loss(p, t, beta=0.3), True),
+    "turned round": (lambda p, t: mse_loss(t, p), False),
+    "old options": (lambda p, t: mse_loss(p, t, size_average=True), False),
+    "of a part": (lambda p, t: mse_loss(p[:, :1], t[:, :1]), False),
+    "scaled": (lambda p, t: 3 * mse_loss(p, t), False),
+    "after another": (lambda p, t: [F.l1_loss(p, t), mse_loss(p, t)][1], False),
+    "look at the loss": (lambda p, t: (lambda loss: loss if loss.item() < 1.5 else loss**2)(mse_loss(p, t)), False),
+    "look at the prediction": (lambda p, t: mse_loss(p, t) * (2 if p.max() > 0.5 else 1), False),
+    "look at the number": (lambda p, t: mse_loss(p, t) if len(p) > 1 else 2 * mse_loss(p, t), False),
+}  # fmt: skip
+"""Criteria, and whether they are known to be means over elements."""
+
+
 class TestCriteria:
     @pytest.mark.parametrize(
         "criterion",
@@ -321,6 +339,26 @@ class TestCriteria:
     def test_of_one_sample_at_a_time_whatever_it_makes_of_a_batch(self, criterion):
         model = Encoder(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2))
         assert set(measure(model, torch.randn(7, 6), criterion=criterion).values()) == {"rule"}
+
+    @pytest.mark.filterwarnings("ignore:size_average and reduce args will be deprecated")
+    @pytest.mark.parametrize("name", ELEMENTWISE)
+    def test_whose_losses_of_samples_are_read_off_the_elements(self, name):
+        torch.manual_seed(0)
+        criterion, known = ELEMENTWISE[name]
+        prediction, target = torch.randn(2, 7, 2)
+        assert (losses_by_element(criterion, prediction, target) is not None) == known
+        model = Encoder(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2))
+        loader = [(torch.randn(7, 6), target), (torch.randn(7, 6), 3 * target)]
+        fisher = FisherDiagonal(model.encoders)
+        found = fisher.estimate(loader, model, criterion)
+        assert_same(found, fisher_one_sample_at_a_time(model, loader, criterion), rtol=2e-4, atol=1e-9)
+        assert set(fisher.coverage["m"].values()) == {"rule"}
+
+    def test_of_elements_with_targets_of_another_shape(self):
+        prediction, target = torch.randn(7, 2), torch.randn(7, 1)
+        assert losses_by_element(F.l1_loss, prediction, target) is None
+        assert losses_by_element(F.l1_loss, {"p": prediction}, target) is None
+        assert losses_by_element(F.l1_loss, torch.tensor(1.0), torch.tensor(1.0)) is None
 
     def test_that_uses_a_parameter(self):
         model = Encoder(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2))
