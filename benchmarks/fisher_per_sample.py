@@ -56,7 +56,8 @@ def awc_balance(model: nn.Module, batch: Batch) -> Callable[[], Diagonals]:
 
     def run() -> Diagonals:
         measured = per_sample.measure(batch)
-        return {name: value / measured.samples for (_, name), value in measured.values.items()}
+        torch._foreach_div_(list(measured.values.values()), measured.samples)
+        return {name: value for (_, name), value in measured.values.items()}
 
     return run
 
@@ -88,10 +89,9 @@ def backpack(model: nn.Module, batch: Batch) -> Callable[[], Diagonals]:
         model.zero_grad()
         with extensions(SumGradSquared()):
             criterion(extended(batch[0]), batch[1]).backward()
-        return {
-            name: parameter.sum_grad_squared * len(batch[0])  # type: ignore[attr-defined]
-            for name, parameter in model.named_parameters()
-        }
+        squares = {name: parameter.sum_grad_squared for name, parameter in model.named_parameters()}  # type: ignore[attr-defined]
+        torch._foreach_mul_(list(squares.values()), len(batch[0]))
+        return squares
 
     return run
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from awc_balance.fisher.apart import Apart
 from awc_balance.fisher.calls import Call, Calls, Unit
 from awc_balance.fisher.gradients import Gradients, Key
 from awc_balance.fisher.layouts import Layout
 from awc_balance.fisher.objective import Objective
 from awc_balance.fisher.operation import Operation, Seen, sum_of_squares
 from awc_balance.fisher.plan import Plan
+from awc_balance.nested import leaves_of
+from awc_balance.precision import at_least_float32
 
 NEAR = 3
 """How many steps back in autograd's graph an earlier call is looked for."""
@@ -35,6 +39,8 @@ class Found(NamedTuple):
     """How often the program looked at the content of a tensor."""
     rounding: float
     """The coarsest relative precision among gradients."""
+    apart: bool
+    """Whether no sample can have influenced another, as follows from the operations."""
 
 
 def squares(
@@ -43,30 +49,45 @@ def squares(
     plan: Plan,
     batch: Any,  # noqa: ANN401
     samples: int,
+    apart: Apart,
 ) -> Found:
     """The sums of squared per-sample gradients of the parameters that a plan covers.
 
     The planned calls see the parameters detached. So a use of a parameter by any other way, and only that, leaves a
     path in autograd's graph: such parameters are left out of what is found.
 
+    Args:
+        objective: The loss.
+        parameters: What to differentiate by.
+        plan: The calls to expect.
+        batch: To predict from.
+        samples: In it.
+        apart: What follows whether samples are kept apart.
+
     Raises:
         Unplanned: If the pass makes other calls.
     """
     collector = _Collector(plan, samples)
     own = {key: parameter for key, parameter in parameters.items() if key in plan.covered}
-    with collector, Calls(parameters, collector.handle) as calls:
+    with collector, Calls(parameters, collector.handle, apart) as calls:
         prediction, target = objective.predict(batch)
+    apart.kept &= all(apart.knows(leaf) for leaf in leaves_of((prediction, target)))
     collector.check_complete()
     losses = objective.losses(prediction, target, samples)
     stray: set[Key] = set()
     if losses.requires_grad:
-        with torch.autocast(losses.device.type, enabled=False):
+        with _without_autocast(losses.device.type):
             wanted = [collector.root, *own.values()]
             _, *gradients = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
             collector.finish()
         stray = {key for key, gradient in zip(own, gradients, strict=True) if gradient is not None}
     values = collector.totals({key: parameter for key, parameter in own.items() if key not in stray})
-    return Found(values, losses.detach(), collector.reached & set(values), calls.looks, collector.rounding)
+    reached = collector.reached & set(values)
+    return Found(values, losses.detach(), reached, calls.looks, collector.rounding, apart.kept)
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 class _Collector:
@@ -156,8 +177,7 @@ class _Collector:
         return False
 
     def _take(self, call: Call, layout: Layout, x: Tensor | None, g: Tensor) -> None:
-        dtype = torch.promote_types(g.dtype, torch.float32)
-        arranged = layout.arrange(g.detach().to(dtype), self._samples)
+        arranged = layout.arrange(at_least_float32(g), self._samples)
         if x is not None:
             x = layout.arrange(x.expand(g.shape) if call.operation.broadcasts else x, self._samples)
         self.rounding = max(self.rounding, torch.finfo(g.dtype).eps)

@@ -39,9 +39,11 @@ class Linear(Operation):
 
         So that without tokens the sum over samples is a single product of squares.
         """
+        if seen.g.dim() == 3 and seen.g.shape[1] == 1:
+            return self._squares_of_vectors(slot, seen)
         g = seen.g.flatten(1, -2)
         if slot == "bias":
-            return (g[:, 0] if g.shape[1] == 1 else g.sum(1)).square().sum(0)
+            return g.sum(1).square_().sum(0)
         x = seen.input.flatten(1, -2)
         if g.shape[1] <= FEW_TOKENS:
             return _squares_by_pairs(g, x)
@@ -49,12 +51,22 @@ class Linear(Operation):
         add_squared_products(g.mT.unsqueeze(1), x.unsqueeze(1), total)
         return total[0]
 
+    @staticmethod
+    def _squares_of_vectors(slot: str, seen: Seen) -> Tensor:
+        """The sum over samples of the squares of g x^T, which are the products of their squares."""
+        g = seen.g[:, 0]
+        if "squares" not in seen.shared:  # for weight and bias
+            seen.shared["squares"] = g * g
+        squares: Tensor = seen.shared["squares"]
+        if slot == "bias":
+            return squares.sum(0)
+        x = seen.input[:, 0]
+        return squares.T @ (x * x)
+
 
 def _squares_by_pairs(g: Tensor, x: Tensor) -> Tensor:
     """The sum over samples from `[samples, tokens, out]` and `[samples, tokens, in]`."""
     dtype, tokens = g.dtype, g.shape[1]
-    if tokens == 1:
-        return g[:, 0].square().T @ x[:, 0].square()
     g, x = g.double(), x.double()  # the terms of pairs have signs: what cancels should leave more than roundings
     total = g.new_zeros(g.shape[2], x.shape[2])
     for i in range(tokens):

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from awc_balance.fisher.apart import Apart, constants_of
 from awc_balance.fisher.gradients import Gradients, Key
 from awc_balance.fisher.layer_rules import Found, Unplanned, squares
 from awc_balance.fisher.objective import Objective
@@ -45,7 +46,8 @@ class LayerRules:
       autograd's gradients of single samples.
     - *Samples do not influence each other*, by batch statistics or by decisions on the data. The loss of a sample has
       to be the same alone and in its batch, and a program that looks at its data has to pass `torch.func`. Known for
-      the first samples of the first batch of a kind, and in every later batch for one sample.
+      the first samples of the first batch of a kind. In every later batch it is known of all samples where each
+      operation is one that keeps them apart, and else for one sample.
 
     Args:
         objective: The loss.
@@ -61,6 +63,7 @@ class LayerRules:
             for key, parameter in parameters.items()
             if type(parameter) in plain and parameter.layout == torch.strided and parameter.is_floating_point()
         }
+        self._constants = constants_of((*objective.parameters(), *objective.buffers()))
         self._proven: dict[Kind, Proven] = {}
         self._batches = 0
 
@@ -70,7 +73,7 @@ class LayerRules:
         known = self._proven.get(kind)
         try:
             found = None if known is None else self._planned(known, samples, rebuild)
-            if found is not None and not self._stands_alone(samples, rebuild, found):
+            if found is not None and not found.apart and not self._stands_alone(samples, rebuild, found):
                 self._proven[kind] = NOTHING
                 return None
             if found is not None or not self._may_prove(known, samples):
@@ -109,8 +112,9 @@ class LayerRules:
         return found if found.looks == known.looks else None
 
     def _squares(self, plan: Plan, samples: Samples, rebuild: Rebuild) -> Found:
-        batch = rebuild([leaf.clone() for leaf in samples])  # the model may change its inputs in place
-        return squares(self._objective, self._parameters, plan, batch, len(samples[0]))
+        copies = [leaf.clone() for leaf in samples]  # the model may change its inputs in place
+        apart = Apart(copies, self._constants)
+        return squares(self._objective, self._parameters, plan, rebuild(copies), len(samples[0]), apart)
 
     def _prove(self, samples: Samples, rebuild: Rebuild) -> tuple[Proven, Tensor]:
         """Find out what holds for batches like this one; and the losses of its first samples by themselves."""
