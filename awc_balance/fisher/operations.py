@@ -17,6 +17,10 @@ FEW_TOKENS = 3
 """Up to that many tokens their pairs are cheaper than the gradient of every sample."""
 
 
+LEFT = 2**-6
+"""What has to be left of a sum of squares by products of both signs, for their rounding not to matter."""
+
+
 class Linear(Operation):
     """y = x W^T + b on vectors or, along further axes, on tokens."""
 
@@ -65,15 +69,21 @@ class Linear(Operation):
 
 
 def _squares_by_pairs(g: Tensor, x: Tensor) -> Tensor:
-    """The sum over samples from `[samples, tokens, out]` and `[samples, tokens, in]`."""
-    dtype, tokens = g.dtype, g.shape[1]
-    g, x = g.double(), x.double()  # the terms of pairs have signs: what cancels should leave more than roundings
-    total = g.new_zeros(g.shape[2], x.shape[2])
-    for i in range(tokens):
-        total.addmm_(g[:, i].square().T, x[:, i].square())
+    """The sum over samples from `[samples, tokens, out]` and `[samples, tokens, in]`.
+
+    The terms of pairs have signs. Where they cancel, which shows in the result, only roundings of the squares would be
+    left of float32, so that everything is done again in double precision.
+    """
+    squares = x.new_zeros(g.shape[2], x.shape[2], dtype=g.dtype)
+    products = torch.zeros_like(squares)
+    for i in range(g.shape[1]):
+        squares.addmm_((g[:, i] * g[:, i]).T, x[:, i] * x[:, i])
         for j in range(i):
-            total.addmm_((g[:, i] * g[:, j]).T, x[:, i] * x[:, j], alpha=2)
-    return total.clamp_(min=0).to(dtype)
+            products.addmm_((g[:, i] * g[:, j]).T, x[:, i] * x[:, j], alpha=2)
+    total = squares + products
+    if g.dtype == torch.float64 or bool(products.add_(squares, alpha=1 - LEFT).min() >= 0):
+        return total.clamp_(min=0)
+    return _squares_by_pairs(g.double(), x.double()).to(g.dtype)
 
 
 class Embedding(Operation):

@@ -119,10 +119,7 @@ class LayerRules:
     def _prove(self, samples: Samples, rebuild: Rebuild) -> tuple[Proven, Tensor]:
         """Find out what holds for batches like this one; and the losses of its first samples by themselves."""
         probe = [leaf[:PROBED] for leaf in samples]
-        gradients, alone, reached = one_by_one(
-            self._objective, self._parameters, [leaf.clone() for leaf in probe], rebuild
-        )
-        exact = {key: squared(gradient).sum(0).sqrt() for key, gradient in gradients.items()}
+        exact, alone, reached = self._one_by_one(probe, rebuild)
         fewer, more = (
             record(self._objective, self._parameters, rebuild([leaf[:count].clone() for leaf in probe]))
             for count in (PROBED - 1, PROBED)
@@ -138,6 +135,20 @@ class LayerRules:
         turned = _agreeing(exact, self._squares(plan.interleaved(), probe, rebuild)) & several if several else set()
         undecided = right & turned  # such as gradients that are all zero
         return Proven(plan.choose(right - undecided, turned - undecided), found.looks), alone
+
+    def _one_by_one(self, samples: Samples, rebuild: Rebuild) -> tuple[Gradients, Tensor, set[Key]]:
+        """Roots of sums of squared gradients by autograd, the losses, and the parameters that these depend on."""
+        squares: Gradients = {}
+        losses, reached = [], set[Key]()
+        for i in range(len(samples[0])):
+            one = [leaf[i, None].clone() for leaf in samples]
+            gradients, loss, of_this = one_by_one(self._objective, self._parameters, one, rebuild)
+            for key, gradient in gradients.items():
+                square = squared(gradient[0])
+                squares[key] = squares[key].add_(square) if key in squares else square
+            losses.append(loss)
+            reached |= of_this
+        return {key: square.sqrt_() for key, square in squares.items()}, torch.cat(losses), reached
 
     def _vectorises(self, probe: Samples, rebuild: Rebuild) -> bool:
         clones = [leaf.clone() for leaf in probe]

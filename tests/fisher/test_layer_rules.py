@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss
 from torch.nn.utils.parametrizations import weight_norm
 
 from awc_balance import FisherDiagonal
-from awc_balance.fisher import operation
+from awc_balance.fisher import operation, operations
 from awc_balance.fisher.criteria import losses_by_element
 from tests.reference import assert_same, fisher_one_sample_at_a_time
 
@@ -192,6 +192,30 @@ def test_in_double_precision_to_its_rounding(name):
     loader = [(torch.randn(shape).double(), torch.randn(shape[0], 1).double())]
     expected = fisher_one_sample_at_a_time(model, loader, near)
     assert_same(FisherDiagonal(model.encoders).estimate(loader, model, near), expected, rtol=1e-10, atol=1e-16)
+
+
+@pytest.mark.parametrize("rows", [0, 3, 6])
+def test_uses_that_cancel_in_some_outputs(rows):
+    torch.manual_seed(0)
+    near_zero = torch.arange(6) < rows
+    layer = Apply(lambda x, a: a(x) - a(torch.where(x > 0, 1.001, 0.999) * x) * near_zero, nn.Linear(6, 6))
+    assert set(measure(Encoder(layer), torch.randn(40, 6)).values()) == {"rule"}
+
+
+def test_pairs_in_single_precision_where_nothing_cancels(monkeypatch):
+    torch.manual_seed(0)
+    g, x = torch.rand(2, 50, 3, 8).unbind()
+    expected = torch.einsum("sto,sti->soi", g.double(), x.double()).square().sum(0)
+    monkeypatch.setattr(torch.Tensor, "double", None)
+    torch.testing.assert_close(operations._squares_by_pairs(g, x), expected.float(), rtol=1e-5, atol=0)
+
+
+def test_pairs_in_double_precision_where_something_cancels():
+    torch.manual_seed(0)
+    g, x = torch.rand(2, 50, 2, 8).unbind()
+    x[:, 1], g[:, 1, :3] = x[:, 0], -1.0001 * g[:, 0, :3]
+    expected = torch.einsum("sto,sti->soi", g.double(), x.double()).square().sum(0)
+    torch.testing.assert_close(operations._squares_by_pairs(g, x), expected.float(), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
