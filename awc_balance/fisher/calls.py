@@ -43,7 +43,7 @@ class Unit(NamedTuple):
         return self != other and self.key == other.key and self.start < other.stop and other.start < self.stop
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Call:
     """A call of an operation with parameters."""
 

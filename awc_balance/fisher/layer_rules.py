@@ -96,13 +96,18 @@ class _Collector:
     def __init__(self, plan: Plan, samples: int) -> None:
         self.root = torch.zeros((), requires_grad=True)
         self.reached: set[Key] = set()
-        self.rounding = torch.finfo(torch.float32).eps
+        self._dtypes = {torch.float32}
         self._plan = plan
         self._samples = samples
         self._next = 0
         self._rooted: set[Any] = set()
         self._waiting: dict[Unit, list[tuple[Operation, str, Seen]]] = {}
         self._totals: dict[Unit, Tensor] = {}
+
+    @property
+    def rounding(self) -> float:
+        """The coarsest relative precision so far."""
+        return max(torch.finfo(dtype).eps for dtype in self._dtypes)
 
     def __enter__(self) -> None:
         """For a forward pass."""
@@ -180,12 +185,12 @@ class _Collector:
         arranged = layout.arrange(at_least_float32(g), self._samples)
         if x is not None:
             x = layout.arrange(x.expand(g.shape) if call.operation.broadcasts else x, self._samples)
-        self.rounding = max(self.rounding, torch.finfo(g.dtype).eps)
+        self._dtypes.add(g.dtype)
         shared: dict[str, Any] = {}
         for slot, unit in call.units.items():
             parameter = call.arguments[slot]
             seen = Seen(x, arranged, call.others, layout.axis, parameter.shape, shared)
-            self.rounding = max(self.rounding, torch.finfo(parameter.dtype).eps)
+            self._dtypes.add(parameter.dtype)
             self._waiting.setdefault(unit, []).append((call.operation, slot, seen))
             self.reached.add(unit.key)
             if len(self._waiting[unit]) == self._plan.uses[unit]:

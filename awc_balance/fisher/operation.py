@@ -21,7 +21,7 @@ ALONE = 2**14
 it lies in the cache, and the factors need not lie together with those of other samples."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Seen:
     """What one call of an operation has shown, samples first.
 

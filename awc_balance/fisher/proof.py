@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.fisher.apart import Apart, constants_of
-from awc_balance.fisher.gradients import Gradients, Key
+from awc_balance.fisher.gradients import Gradients, Key, gradients
 from awc_balance.fisher.layer_rules import Found, Unplanned, squares
 from awc_balance.fisher.objective import Objective
 from awc_balance.fisher.plan import Plan, plan_for, record
-from awc_balance.fisher.vectorised import Rebuild, Samples, Vectorised, agreeing, one_by_one
-from awc_balance.precision import squared
+from awc_balance.fisher.vectorised import Rebuild, Samples, Vectorised, agreeing
 
 PROBED = 3
 """Samples on which the rules are compared with autograd; two and three tell where samples lie in a tensor."""
@@ -141,14 +140,14 @@ class LayerRules:
         squares: Gradients = {}
         losses, reached = [], set[Key]()
         for i in range(len(samples[0])):
-            one = [leaf[i, None].clone() for leaf in samples]
-            gradients, loss, of_this = one_by_one(self._objective, self._parameters, one, rebuild)
-            for key, gradient in gradients.items():
-                square = squared(gradient[0])
+            loss = self._objective(rebuild([leaf[i, None].clone() for leaf in samples]))
+            found, of_this = gradients(loss, self._parameters)
+            for key in list(found):
+                square = found.pop(key).square_()  # one gradient after the other, since all of them may be large
                 squares[key] = squares[key].add_(square) if key in squares else square
-            losses.append(loss)
+            losses.append(loss.detach())
             reached |= of_this
-        return {key: square.sqrt_() for key, square in squares.items()}, torch.cat(losses), reached
+        return {key: square.sqrt_() for key, square in squares.items()}, torch.stack(losses), reached
 
     def _vectorises(self, probe: Samples, rebuild: Rebuild) -> bool:
         clones = [leaf.clone() for leaf in probe]
