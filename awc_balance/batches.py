@@ -65,7 +65,9 @@ def check_prediction(prediction: Any) -> Tensor:  # noqa: ANN401
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter; the CPU for a model without any."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    for parameter in model.parameters():
+        return parameter.device
+    return torch.device("cpu")
 
 
 def to_device(batch: Any, device: torch.device) -> Any:  # noqa: ANN401

@@ -114,6 +114,7 @@ def recurrent(width: int) -> tuple[nn.Module, tuple[int, ...]]:
 
 MODELS: dict[str, tuple[Callable[[int], tuple[nn.Module, tuple[int, ...]]], int, int]] = {
     "MLP": (mlp, 512, 64),
+    "wide MLP": (mlp, 1024, 96),
     "token transformer": (tokens, 128, 32),
     "conv net with batch norm": (convolutions, 16, 8),
     "module used twice": (twice, 512, 64),

@@ -2,7 +2,8 @@
 
     python -m benchmarks.fisher_per_sample --result benchmarks/results/fisher_per_sample.json
 
-Costs are ratios to a forward and backward pass on the same batch: medians over rounds in which all take turns. Memory
+Costs are ratios to a forward and backward pass on the same batch, in processor time on a CPU: medians over rounds in
+which all take turns, each running once unmeasured before it is measured. Memory
 is what a process of its own needs beyond what is there before the first pass. The error is the largest difference from
 one sample at a time, relative to the largest element of each parameter's diagonal. BackPACK and nngeometry take part if
 they are installed (`pip install ".[benchmarks]"`). Runs on a GPU if there is one.
@@ -56,7 +57,8 @@ def awc_balance(model: nn.Module, batch: Batch) -> Callable[[], Diagonals]:
 
     def run() -> Diagonals:
         measured = per_sample.measure(batch)
-        return {name: value / measured.samples for (_, name), value in measured.values.items()}
+        torch._foreach_div_(list(measured.values.values()), measured.samples)
+        return {name: value for (_, name), value in measured.values.items()}
 
     return run
 
@@ -88,10 +90,9 @@ def backpack(model: nn.Module, batch: Batch) -> Callable[[], Diagonals]:
         model.zero_grad()
         with extensions(SumGradSquared()):
             criterion(extended(batch[0]), batch[1]).backward()
-        return {
-            name: parameter.sum_grad_squared * len(batch[0])  # type: ignore[attr-defined]
-            for name, parameter in model.named_parameters()
-        }
+        squares = {name: parameter.sum_grad_squared for name, parameter in model.named_parameters()}  # type: ignore[attr-defined]
+        torch._foreach_mul_(list(squares.values()), len(batch[0]))
+        return squares
 
     return run
 
@@ -184,20 +185,31 @@ def measure(name: str, samples: int, rounds: int, quick: bool, device: torch.dev
 
 
 def ratios(runs: dict[str, Callable[[], Diagonals]], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median over rounds of the time relative to the first of them in the same round."""
+    """Median over rounds of the time relative to the first of them in the same round; each runs twice, and once timed.
+
+    The time is that of the processor on a CPU, which other processes disturb least, and that of the clock elsewhere.
+    """
     times: dict[str, list[float]] = {method: [] for method in runs}
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
     for _ in range(rounds):
         for method, run in runs.items():
-            start = time.perf_counter()
             run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times[method].append(time.perf_counter() - start)
+            synchronize(device)
+            start = clock()
+            run()
+            synchronize(device)
+            times[method].append(clock() - start)
     yardstick = times["forward + backward"]
     return {
         method: statistics.median(t / base for t, base in zip(taken, yardstick, strict=True))
         for method, taken in times.items()
     }
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def coverage(name: str, batch: Batch, quick: bool, device: torch.device) -> dict[str, int]:
@@ -266,7 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="(all)")
     parser.add_argument("--samples", type=int, default=64, help="in the batch (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=15, help="of which the median counts (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=21, help="of which the median counts (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="narrow models, 16 samples, 3 rounds: only to try it out")
     parser.add_argument("--result", type=Path, metavar="FILE", help="JSON file to write")
     args = parser.parse_args()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from awc_balance.fisher.apart import Apart
 from awc_balance.fisher.gradients import Key
 from awc_balance.fisher.operation import Operation
 from awc_balance.fisher.operations import OPERATIONS
@@ -42,7 +43,7 @@ class Unit(NamedTuple):
         return self != other and self.key == other.key and self.start < other.stop and other.start < self.stop
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Call:
     """A call of an operation with parameters."""
 
@@ -54,11 +55,13 @@ class Call:
     """All of them by name."""
     units: dict[str, Unit]
     """What the parameters are, by the name of the argument."""
+    operand: Any
+    """The argument that holds the samples."""
 
     @property
-    def operand(self) -> Any:  # noqa: ANN401
-        """The argument that holds the samples."""
-        return self.operation.operand(self.arguments, set(self.units))
+    def others(self) -> dict[str, Any]:
+        """The arguments that are neither parameters nor the input."""
+        return {name: value for name, value in self.arguments.items() if name != "input" and name not in self.units}
 
     @property
     def identity(self) -> tuple[Operation, tuple[tuple[str, Unit], ...]]:
@@ -71,9 +74,10 @@ class Call:
 
     def run_detached(self, operand: Any) -> Any:  # noqa: ANN401
         """With another operand, and parameters that autograd does not see."""
-        with_operand = {id(self.operand): operand}
-        swap = with_operand | {id(self.arguments[slot]): self.arguments[slot].detach() for slot in self.units}
-        args = (swap.get(id(value), value) for value in self.args)
+        swap = {id(self.operand): operand}
+        for slot in self.units:
+            swap[id(self.arguments[slot])] = self.arguments[slot].detach()
+        args = [swap.get(id(value), value) for value in self.args]
         return self.function(*args, **{name: swap.get(id(value), value) for name, value in self.kwargs.items()})
 
 
@@ -83,11 +87,15 @@ class Calls(TorchFunctionMode):
     Args:
         parameters: The parameters.
         handle: From a call to its output.
+        apart: What follows whether samples are kept apart, if that is asked.
     """
 
-    def __init__(self, parameters: Mapping[Key, Tensor], handle: Callable[[Call], Any]) -> None:
+    def __init__(
+        self, parameters: Mapping[Key, Tensor], handle: Callable[[Call], Any], apart: Apart | None = None
+    ) -> None:
         """See the class."""
         super().__init__()
+        self._apart = apart
         self._units: dict[int, tuple[Unit, Tensor]] = {
             id(parameter): (Unit(key, 0, len(parameter) if parameter.dim() else 1), parameter)
             for key, parameter in parameters.items()
@@ -105,6 +113,13 @@ class Calls(TorchFunctionMode):
     ) -> Any:  # noqa: ANN401
         """Every function of torch that the program calls comes here."""
         kwargs = kwargs or {}
+        if self._apart is None or not self._apart.note(func, args, kwargs):
+            return self._called(func, args, kwargs)
+        out = self._called(func, args, kwargs)
+        self._apart.made(out)
+        return out
+
+    def _called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         if func is F.multi_head_attention_forward:
             with self:
                 return _attention(*args, **kwargs)
@@ -113,8 +128,10 @@ class Calls(TorchFunctionMode):
         if operation is not None:
             arguments = operation.bind(args, kwargs)
             units = {slot: unit for slot in operation.slots if (unit := self._unit(arguments.get(slot))) is not None}
-            if units and operation.applies(arguments) and _nothing_else(operation, arguments, units):
-                return self._handle(Call(operation, func, args, kwargs, arguments, units))
+            if units and operation.applies(arguments):
+                operand = operation.operand(arguments, set(units))
+                if _nothing_else(operand, arguments, units):
+                    return self._handle(Call(operation, func, args, kwargs, arguments, units, operand))
         out = func(*args, **kwargs)
         if func in _SPLITS and (whole := self._unit(args[0])) is not None and _along_rows(*args[2:], **kwargs):
             self._follow(whole, out)
@@ -136,12 +153,15 @@ def _along_rows(dim: int = 0, **others: Any) -> bool:  # noqa: ANN401
     return dim == 0 and not others
 
 
-def _nothing_else(operation: Operation, arguments: Mapping[str, Any], units: Mapping[str, Unit]) -> bool:
+def _nothing_else(operand: Any, arguments: Mapping[str, Any], units: Mapping[str, Unit]) -> bool:  # noqa: ANN401
     """Whether no other argument but the operand needs a gradient, and the operand is no parameter."""
-    operand = operation.operand(arguments, set(units))
-    rest = [value for name, value in arguments.items() if name not in units and value is not operand]
-    clear = not any(isinstance(value, Tensor) and value.requires_grad for value in rest)
-    return clear and all(arguments[slot] is not operand for slot in units)
+    for name, value in arguments.items():
+        if name in units:
+            if value is operand:
+                return False
+        elif value is not operand and isinstance(value, Tensor) and value.requires_grad:
+            return False
+    return True
 
 
 # torch's own code of multi-head attention, with the calls inside it seen by the mode: as it stands it would hand itself

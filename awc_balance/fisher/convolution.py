@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -46,12 +47,13 @@ class Convolution(Operation):
         """Products are squared as they come."""
         if slot == "bias" or _is_grouped(seen.shape) or seen.g.shape[1] > 1:
             return super().squares(slot, seen)
-        groups = seen.arguments.get("groups", 1)
-        total = seen.g.new_zeros(groups, seen.shape[0] // groups, seen.shape[1:].numel())
-        windows = seen.shape[1:].numel() * groups * seen.g.shape[3:].numel()
-        chunk = max(1, 4 * chunk_of(torch.Size([windows]), seen.g.device))
+        groups, (first, *rest) = seen.arguments.get("groups", 1), seen.shape[2:]
+        total = seen.g.new_zeros(groups * first, seen.shape[0] // groups, seen.shape[1] * prod(rest))
+        windows = torch.Size([groups * seen.shape[1:].numel(), seen.g.shape[3:].numel()])
+        chunk = chunk_of(windows, seen.g.device, times=16)
         for start in range(0, len(seen.g), chunk):
-            add_squared_products(*self._factors(seen[start : start + chunk]), total)
+            left, right = self._factors(seen[start : start + chunk])
+            add_squared_products(left.flatten(1, 2), right.flatten(1, 2), total)
         return self._as_weight(total.unsqueeze(0), seen.shape)[0]
 
     def chunk(self, seen: Seen) -> int:
@@ -82,22 +84,44 @@ class Convolution(Operation):
         return found.reshape(n, *seen.shape)
 
     def _factors(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """Output gradients `[rows, groups, out, positions]` and windows `[rows, groups, positions, *size * in]`."""
+        """What to multiply for a kernel of size `[k, *rest]`, in matrices for each row, group and step along k.
+
+        Returns:
+            Output gradients `[rows, groups, k, out, positions]`, the same for all k.
+            Windows `[rows, groups, k, positions, *rest * in]`, which overlap in memory where the stride allows it.
+        """
         image, kernel = self._pair(seen)
-        groups, size = seen.arguments.get("groups", 1), seen.shape[2:]
+        groups = seen.arguments.get("groups", 1)
+        left = kernel.flatten(2).unflatten(1, (groups, 1, -1)).expand(-1, -1, seen.shape[2], -1, -1)
+        return left, self._windows(image.unflatten(1, (groups, -1)), kernel.shape[2:], seen)
+
+    def _windows(self, image: Tensor, places: torch.Size, seen: Seen) -> Tensor:
+        """See `_factors`; of images `[rows, groups, in, *space]`, at that many places along each axis."""
+        size, (before, after) = seen.shape[2:], self._padding(seen)
         stride, dilation = (self._each(seen.arguments.get(name, 1)) for name in ("stride", "dilation"))
-        windows = F.pad(image, _as_pad_takes_it(*self._padding(seen))).unflatten(1, (groups, -1))
-        windows = windows.movedim(2, -1).contiguous()  # channels last, which are copied at once
-        for i in range(self._dimensions):
-            span = (size[i] - 1) * dilation[i] + 1
-            windows = windows.unfold(2 + i, span, stride[i])[..., :: dilation[i]].narrow(2 + i, 0, kernel.shape[2 + i])
-        right = windows.movedim(2 + self._dimensions, -1).reshape(len(image), groups, kernel.shape[2:].numel(), -1)
-        return kernel.flatten(2).unflatten(1, (groups, -1)), right
+        if max(size) == 1 and not any(before + after):  # nothing to copy
+            for axis, step in enumerate(stride, start=3):
+                image = image.unfold(axis, 1, step).squeeze(-1).narrow(axis, 0, places[axis - 3])
+            return image.flatten(3).mT.unsqueeze(2)
+
+        def slide(windows: Tensor, axis: int) -> Tensor:
+            """Cut an axis of space into windows, which become the last axis."""
+            span = (size[axis] - 1) * dilation[axis] + 1
+            found = windows.unfold(2 + axis, span, stride[axis])[..., :: dilation[axis]]
+            return found.narrow(2 + axis, 0, places[axis])
+
+        last = 2 + self._dimensions
+        windows = F.pad(image.movedim(2, -1), [0, 0, *_as_pad_takes_it(before, after)])
+        for axis in range(1, self._dimensions):
+            windows = slide(windows, axis)
+        windows = windows.movedim(last, -1).flatten(last).contiguous()  # channels last, which are copied at once
+        return slide(windows, 0).movedim(-1, 2).flatten(3, last)
 
     @staticmethod
     def _as_weight(products: Tensor, shape: torch.Size) -> Tensor:
-        """From `[rows, groups, out, *size * in]` to weights `[rows, *shape]`."""
-        return products.reshape(len(products), shape[0], *shape[2:], shape[1]).movedim(-1, 2)
+        """From `[rows, groups * k, out, *rest * in]` to weights `[rows, *shape]`."""
+        parts = products.reshape(len(products), -1, shape[2], products.shape[-2], *shape[3:], shape[1])
+        return parts.movedim((3, -1), (2, 3)).flatten(1, 2)
 
     def _each(self, value: Any) -> tuple[int, ...]:  # noqa: ANN401
         return (
@@ -126,4 +150,4 @@ _WEIGHT_GRADIENTS: dict[int, Callable[..., Tensor]] = {1: conv1d_weight, 2: conv
 
 
 def _is_grouped(shape: torch.Size) -> bool:
-    return len(shape) > 1 and shape[1] >= GROUPED_INPUTS and shape[0] * shape[1] <= GROUPED_PAIRS
+    return shape[2:].numel() > 1 and shape[1] >= GROUPED_INPUTS and shape[0] * shape[1] <= GROUPED_PAIRS

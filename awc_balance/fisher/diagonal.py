@@ -182,7 +182,7 @@ class FisherDiagonal:
         vectorised by `torch.func`. "one by one": a backward pass per sample, which is slow. The values are right
         either way: a rule is used only where it is proven. The slowest is told where batches differed. Whether samples
         influence each other, as they do where a model scales by the largest value of its batch, is seen from the
-        first samples and from one sample of every later batch.
+        first samples, and in every later batch from the operations or else from one sample.
 
         Raises:
             RuntimeError: If nothing was estimated with form="per_sample".

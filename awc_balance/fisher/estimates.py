@@ -37,8 +37,10 @@ class MeanSquare(Estimate):
     def add(self, values: Gradients, samples: int) -> None:
         """Take in a sum of `samples` squares."""
         self._count += samples
-        for name, value in values.items():
-            self._total[name] = self._total[name].add_(value) if name in self._total else value
+        known = values.keys() & self._total.keys()
+        if known:
+            torch._foreach_add_([self._total[name] for name in known], [values[name] for name in known])
+        self._total |= {name: value for name, value in values.items() if name not in known}
 
     def result(self) -> Gradients:
         """The mean."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from awc_balance.fisher.apart import Apart
 from awc_balance.fisher.calls import Call, Calls, Unit
 from awc_balance.fisher.gradients import Gradients, Key
 from awc_balance.fisher.layouts import Layout
 from awc_balance.fisher.objective import Objective
 from awc_balance.fisher.operation import Operation, Seen, sum_of_squares
 from awc_balance.fisher.plan import Plan
+from awc_balance.nested import leaves_of
+from awc_balance.precision import at_least_float32
+
+NEAR = 3
+"""How many steps back in autograd's graph an earlier call is looked for."""
 
 
 class Unplanned(Exception):  # noqa: N818 - not an error, but news
@@ -32,6 +39,8 @@ class Found(NamedTuple):
     """How often the program looked at the content of a tensor."""
     rounding: float
     """The coarsest relative precision among gradients."""
+    apart: bool
+    """Whether no sample can have influenced another, as follows from the operations."""
 
 
 def squares(
@@ -40,30 +49,45 @@ def squares(
     plan: Plan,
     batch: Any,  # noqa: ANN401
     samples: int,
+    apart: Apart,
 ) -> Found:
     """The sums of squared per-sample gradients of the parameters that a plan covers.
 
     The planned calls see the parameters detached. So a use of a parameter by any other way, and only that, leaves a
     path in autograd's graph: such parameters are left out of what is found.
 
+    Args:
+        objective: The loss.
+        parameters: What to differentiate by.
+        plan: The calls to expect.
+        batch: To predict from.
+        samples: In it.
+        apart: What follows whether samples are kept apart.
+
     Raises:
         Unplanned: If the pass makes other calls.
     """
     collector = _Collector(plan, samples)
     own = {key: parameter for key, parameter in parameters.items() if key in plan.covered}
-    with Calls(parameters, collector.handle) as calls:
+    with collector, Calls(parameters, collector.handle, apart) as calls:
         prediction, target = objective.predict(batch)
+    apart.kept &= all(apart.knows(leaf) for leaf in leaves_of((prediction, target)))
     collector.check_complete()
     losses = objective.losses(prediction, target, samples)
     stray: set[Key] = set()
     if losses.requires_grad:
-        with torch.autocast(losses.device.type, enabled=False):
+        with _without_autocast(losses.device.type):
             wanted = [collector.root, *own.values()]
             _, *gradients = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
             collector.finish()
         stray = {key for key, gradient in zip(own, gradients, strict=True) if gradient is not None}
-    values = {key: collector.total(key, parameter) for key, parameter in own.items() if key not in stray}
-    return Found(values, losses.detach(), collector.reached & set(values), calls.looks, collector.rounding)
+    values = collector.totals({key: parameter for key, parameter in own.items() if key not in stray})
+    reached = collector.reached & set(values)
+    return Found(values, losses.detach(), reached, calls.looks, collector.rounding, apart.kept)
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 class _Collector:
@@ -72,14 +96,25 @@ class _Collector:
     def __init__(self, plan: Plan, samples: int) -> None:
         self.root = torch.zeros((), requires_grad=True)
         self.reached: set[Key] = set()
-        self.rounding = torch.finfo(torch.float32).eps
+        self._dtypes = {torch.float32}
         self._plan = plan
         self._samples = samples
         self._next = 0
-        units = [unit for site, layout in zip(plan.sites, plan.layouts, strict=True) if layout for unit in site.units]
-        self._expected = {unit: units.count(unit) for unit in units}
+        self._rooted: set[Any] = set()
         self._waiting: dict[Unit, list[tuple[Operation, str, Seen]]] = {}
         self._totals: dict[Unit, Tensor] = {}
+
+    @property
+    def rounding(self) -> float:
+        """The coarsest relative precision so far."""
+        return max(torch.finfo(dtype).eps for dtype in self._dtypes)
+
+    def __enter__(self) -> None:
+        """For a forward pass."""
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the graph, which refers to this in turn and would otherwise stay in memory."""
+        self._rooted.clear()
 
     def handle(self, call: Call) -> Any:  # noqa: ANN401
         """The output of a call, from which the gradient will come back here."""
@@ -102,19 +137,17 @@ class _Collector:
 
     def finish(self) -> None:
         """Square what waits for calls on which the loss does not depend."""
-        for unit in list(self._waiting):
-            self._square(unit)
+        with torch.no_grad():
+            for unit in list(self._waiting):
+                self._square(unit)
 
-    def total(self, key: Key, parameter: Tensor) -> Tensor:
-        """The sum of squares of a parameter; zeros where nothing came."""
-        found = {unit: total for unit, total in self._totals.items() if unit.key == key}
-        if len(found) == 1 and next(iter(found.values())).shape == parameter.shape:
-            return next(iter(found.values()))
-        dtype = next((total.dtype for total in found.values()), torch.promote_types(parameter.dtype, torch.float32))
-        result = torch.zeros(parameter.shape, dtype=dtype, device=parameter.device)
-        for unit, total in found.items():
-            result[unit.rows if parameter.dim() else ...] = total
-        return result
+    def totals(self, parameters: Mapping[Key, Tensor]) -> Gradients:
+        """The sums of squares of some parameters; zeros where nothing came."""
+        found: dict[Key, dict[Unit, Tensor]] = {key: {} for key in parameters}
+        for unit, total in self._totals.items():
+            if unit.key in found:
+                found[unit.key][unit] = total
+        return {key: _whole(parameter, found[key]) for key, parameter in parameters.items()}
 
     def _output(self, call: Call, layout: Layout) -> Tensor:
         operand = call.operand
@@ -128,39 +161,57 @@ class _Collector:
             self._take(call, layout, x, g)
             x = None  # it may be large
 
-        if isinstance(operand, Tensor) and operand.requires_grad:
-            out: Tensor = call.run_detached(_attach(self.root, operand))
-            out.register_hook(take)
-            return out
-        return _source(self.root, lambda: call.run_detached(operand), take)
+        if not isinstance(operand, Tensor) or not operand.requires_grad:
+            source = _source(self.root, lambda: call.run_detached(operand), take)
+            self._rooted.add(source.grad_fn)
+            return source
+        out: Tensor = call.run_detached(operand if self._is_rooted(operand) else _attach(self.root, operand))
+        out.register_hook(take)
+        self._rooted.add(out.grad_fn)
+        return out
+
+    def _is_rooted(self, operand: Tensor) -> bool:
+        """Whether the operand is known to come from an earlier call, with few operations in between."""
+        node: Any = operand.grad_fn
+        for _ in range(NEAR):
+            if node in self._rooted:
+                return True
+            if node is None or not node.next_functions:
+                return False
+            node = node.next_functions[0][0]
+        return False
 
     def _take(self, call: Call, layout: Layout, x: Tensor | None, g: Tensor) -> None:
-        self.rounding = max(self.rounding, torch.finfo(g.dtype).eps)
-        dtype = torch.promote_types(g.dtype, torch.float32)
-        arranged = layout.arrange(g.detach().to(dtype), self._samples)
-        if x is not None and call.operation.broadcasts:
-            x = x.expand(g.shape)
-        own = {id(call.arguments.get("input")), *(id(call.arguments[slot]) for slot in call.units)}
-        arguments = {name: value for name, value in call.arguments.items() if id(value) not in own}
+        arranged = layout.arrange(at_least_float32(g), self._samples)
+        if x is not None:
+            x = layout.arrange(x.expand(g.shape) if call.operation.broadcasts else x, self._samples)
+        self._dtypes.add(g.dtype)
+        shared: dict[str, Any] = {}
         for slot, unit in call.units.items():
-            seen = Seen(
-                None if x is None else layout.arrange(x, self._samples),
-                arranged,
-                arguments,
-                layout.axis,
-                call.arguments[slot].shape,
-            )
-            self.rounding = max(self.rounding, torch.finfo(call.arguments[slot].dtype).eps)
+            parameter = call.arguments[slot]
+            seen = Seen(x, arranged, call.others, layout.axis, parameter.shape, shared)
+            self._dtypes.add(parameter.dtype)
             self._waiting.setdefault(unit, []).append((call.operation, slot, seen))
             self.reached.add(unit.key)
-            if len(self._waiting[unit]) == self._expected[unit]:
+            if len(self._waiting[unit]) == self._plan.uses[unit]:
                 self._square(unit)
 
     def _square(self, unit: Unit) -> None:
         uses = self._waiting.pop(unit)
         operation, slot, seen = uses[0]
-        with torch.no_grad():
-            self._totals[unit] = operation.squares(slot, seen) if len(uses) == 1 else sum_of_squares(uses)
+        self._totals[unit] = operation.squares(slot, seen) if len(uses) == 1 else sum_of_squares(uses)
+
+
+def _whole(parameter: Tensor, found: Mapping[Unit, Tensor]) -> Tensor:
+    """The squares of a parameter from those of its parts."""
+    first = next(iter(found.values()), None)
+    if first is not None and len(found) == 1 and first.shape == parameter.shape:
+        return first
+    dtype = torch.promote_types(parameter.dtype, torch.float32) if first is None else first.dtype
+    result = torch.zeros(parameter.shape, dtype=dtype, device=parameter.device)
+    for unit, total in found.items():
+        result[unit.rows if parameter.dim() else ...] = total
+    return result
 
 
 class _Attach(torch.autograd.Function):

@@ -19,6 +19,8 @@ class Layout(NamedTuple):
 
     def arrange(self, tensor: Tensor, samples: int) -> Tensor:
         """The tensor as `[samples, rows, ...]`."""
+        if self.rows == 1 and self.axis == 0:
+            return tensor.unsqueeze(1)
         first = tensor.movedim(self.axis, 0)
         counts = (self.rows, samples) if self.interleaved else (samples, self.rows)
         arranged: Tensor = first.unflatten(0, counts)

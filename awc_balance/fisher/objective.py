@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from awc_balance.batches import Step, predict, sample_count, split_samples
+from awc_balance.fisher.criteria import losses_by_element
 from awc_balance.nested import leaves_of
 from awc_balance.threads import SharedSetting
 
@@ -55,6 +56,8 @@ class Objective(nn.Module):
         self.model = model
         self._criterion = criterion
         self._step = step
+        self._by_element = True
+        """Until the criterion turns out to be something else."""
 
     def forward(self, batch: Any) -> Tensor:  # noqa: ANN401
         """The loss of a batch that should be a single sample.
@@ -85,6 +88,12 @@ class Objective(nn.Module):
         count, leaves, rebuild = split_samples((prediction, target))
         if count != samples or any(leaf.dim() == 0 for leaf in leaves_of(prediction) if isinstance(leaf, Tensor)):
             raise ValueError(f"A prediction should be of {samples} samples. Got {count}. Use form='corrected'.")
+
+        if self._by_element:
+            losses = losses_by_element(self._criterion, prediction, target)
+            if losses is not None:
+                return losses
+            self._by_element = False
 
         def loss_of(*sample: Tensor) -> Tensor:
             return task_loss(self._criterion, *rebuild(list(sample)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, ClassVar
 
@@ -13,12 +13,15 @@ from torch import Tensor
 
 from awc_balance.precision import at_least_float32
 
-CHUNK_ELEMENTS = {"cpu": 2**16}
-"""Elements of per-sample gradients held at once, by type of device: on a CPU what stays in its cache costs least."""
-CHUNK_ELEMENTS_ELSEWHERE = 2**25
+CHUNK_ELEMENTS, CHUNK_ELEMENTS_ELSEWHERE = 2**16, 2**25
+"""Elements of per-sample gradients held at once, on a CPU and elsewhere: what stays in the CPU's cache costs least."""
+
+ALONE = 2**14
+"""Elements in the matrices of one sample from which it is multiplied by itself on a CPU: its product is squared while
+it lies in the cache, and the factors need not lie together with those of other samples."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Seen:
     """What one call of an operation has shown, samples first.
 
@@ -28,6 +31,7 @@ class Seen:
         arguments: The operation's other arguments, by name.
         axis: Of the samples in the output as the operation gave it.
         shape: Of the parameter.
+        shared: What an operation has found for all parameters of the call.
     """
 
     x: Tensor | None
@@ -35,6 +39,7 @@ class Seen:
     arguments: Mapping[str, Any]
     axis: int
     shape: torch.Size
+    shared: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, samples: slice) -> Seen:
         """Some of the samples."""
@@ -103,9 +108,10 @@ class Operation(ABC):
         return sum_of_squares([(self, slot, seen)])
 
 
-def chunk_of(shape: torch.Size, device: torch.device) -> int:
-    """How many tensors of that shape are held at once."""
-    return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS_ELSEWHERE) // max(prod(shape), 1))
+def chunk_of(shape: torch.Size, device: torch.device, times: int = 1) -> int:
+    """How many tensors of that shape are held at once, on a CPU in that many times the usual space."""
+    space = times * CHUNK_ELEMENTS if device.type == "cpu" else CHUNK_ELEMENTS_ELSEWHERE
+    return max(1, space // max(prod(shape), 1))
 
 
 def sum_of_squares(uses: Sequence[tuple[Operation, str, Seen]]) -> Tensor:
@@ -123,11 +129,13 @@ def sum_of_squares(uses: Sequence[tuple[Operation, str, Seen]]) -> Tensor:
         gradient = operation.gradient(slot, seen[part])
         for operation, slot, seen in uses[1:]:
             gradient = gradient + operation.gradient(slot, seen[part])
-        if len(gradient) == 1:
-            total.addcmul_(gradient[0], gradient[0])
-        else:
-            total.add_(gradient.square().sum(0))
+        add_up(gradient.square(), total)
     return total
+
+
+def add_up(squares: Tensor, total: Tensor) -> None:
+    """Add `[samples, ...]` to a total `[...]` in place, as a product with ones, which is faster than `sum`."""
+    total.view(-1).addmv_(squares.reshape(len(squares), -1).T, squares.new_ones(len(squares)))
 
 
 def add_squared_products(left: Tensor, right: Tensor, total: Tensor) -> None:
@@ -138,16 +146,18 @@ def add_squared_products(left: Tensor, right: Tensor, total: Tensor) -> None:
         right: `[samples, groups, n, in]`.
         total: Changed in place.
     """
-    chunk = min(len(left), chunk_of(total.shape, total.device))
+    if total.device.type == "cpu" and total.numel() + left[0].numel() + right[0].numel() > ALONE:
+        product = torch.empty_like(total)
+        for one, other in zip(left.unbind(), right.unbind(), strict=True):
+            torch.bmm(one, other, out=product)
+            total.addcmul_(product, product)
+        return
+    chunk = min(len(left), chunk_of(total.shape, total.device, times=4))
     products = total.new_empty(chunk, *total.shape)
-    for start in range(0, len(left), chunk):
-        part = slice(start, start + chunk)
-        product = products[: len(left[part])]
-        torch.bmm(left[part].flatten(0, 1), right[part].flatten(0, 1), out=product.flatten(0, 1))
-        if len(product) == 1:
-            total.addcmul_(product[0], product[0])
-        else:
-            total.add_(product.square_().sum(0))
+    for some, others in zip(left.split(chunk), right.split(chunk), strict=True):
+        product = products[: len(some)]
+        torch.bmm(some.flatten(0, 1), others.flatten(0, 1), out=product.flatten(0, 1))
+        add_up(product.square_(), total)
 
 
 def by_sample(gradients: Tensor, samples: int, rows: int) -> Tensor:

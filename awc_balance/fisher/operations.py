@@ -1,4 +1,4 @@
-"""The operations whose per-sample gradients are known: linear, norm, embedding, element-wise, and a table of all."""
+"""The operations whose per-sample gradients are known: linear, embedding, element-wise, and a table of all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from awc_balance.fisher.convolution import Convolution
-from awc_balance.fisher.operation import Operation, Seen, add_squared_products, by_sample, chunk_of
-from awc_balance.precision import at_least_float32
+from awc_balance.fisher.normalization import BatchNormalization, Normalization
+from awc_balance.fisher.operation import Operation, Seen, add_squared_products
 
 FEW_TOKENS = 3
 """Up to that many tokens their pairs are cheaper than the gradient of every sample."""
+
+
+LEFT = 2**-6
+"""What has to be left of a sum of squares by products of both signs, for their rounding not to matter."""
 
 
 class Linear(Operation):
@@ -39,9 +43,11 @@ class Linear(Operation):
 
         So that without tokens the sum over samples is a single product of squares.
         """
+        if seen.g.dim() == 3 and seen.g.shape[1] == 1:
+            return self._squares_of_vectors(slot, seen)
         g = seen.g.flatten(1, -2)
         if slot == "bias":
-            return g.sum(1).square().sum(0)
+            return g.sum(1).square_().sum(0)
         x = seen.input.flatten(1, -2)
         if g.shape[1] <= FEW_TOKENS:
             return _squares_by_pairs(g, x)
@@ -49,49 +55,35 @@ class Linear(Operation):
         add_squared_products(g.mT.unsqueeze(1), x.unsqueeze(1), total)
         return total[0]
 
+    @staticmethod
+    def _squares_of_vectors(slot: str, seen: Seen) -> Tensor:
+        """The sum over samples of the squares of g x^T, which are the products of their squares."""
+        g = seen.g[:, 0]
+        if "squares" not in seen.shared:  # for weight and bias
+            seen.shared["squares"] = g * g
+        squares: Tensor = seen.shared["squares"]
+        if slot == "bias":
+            return squares.sum(0)
+        x = seen.input[:, 0]
+        return squares.T @ (x * x)
+
 
 def _squares_by_pairs(g: Tensor, x: Tensor) -> Tensor:
-    """The sum over samples from `[samples, tokens, out]` and `[samples, tokens, in]`."""
-    dtype, tokens = g.dtype, g.shape[1]
-    if tokens == 1:
-        return g[:, 0].square().T @ x[:, 0].square()
-    g, x = g.double(), x.double()  # the terms of pairs have signs: what cancels should leave more than roundings
-    total = g.new_zeros(g.shape[2], x.shape[2])
-    for i in range(tokens):
-        total.addmm_(g[:, i].square().T, x[:, i].square())
+    """The sum over samples from `[samples, tokens, out]` and `[samples, tokens, in]`.
+
+    The terms of pairs have signs. Where they cancel, which shows in the result, only roundings of the squares would be
+    left of float32, so that everything is done again in double precision.
+    """
+    squares = x.new_zeros(g.shape[2], x.shape[2], dtype=g.dtype)
+    products = torch.zeros_like(squares)
+    for i in range(g.shape[1]):
+        squares.addmm_((g[:, i] * g[:, i]).T, x[:, i] * x[:, i])
         for j in range(i):
-            total.addmm_((g[:, i] * g[:, j]).T, x[:, i] * x[:, j], alpha=2)
-    return total.clamp_(min=0).to(dtype)
-
-
-class Normalization(Operation):
-    """y = w n(x) + b with n the normalisation of each row by itself, or by statistics that are fixed."""
-
-    def __init__(self, function: Callable[..., Tensor], names: str, *, channels: bool, **options: Any) -> None:  # noqa: ANN401
-        """A function whose parameters belong to the channels, axis 1, or else to the last axes."""
-        super().__init__(names, **options)
-        self._function = function
-        self._channels = self.batch_first = channels
-
-    def chunk(self, seen: Seen) -> int:
-        """The products are larger than the parameters."""
-        return chunk_of(seen.g.shape[1:], seen.g.device)
-
-    def gradient(self, slot: str, seen: Seen) -> Tensor:
-        """Sums over a sample of n(x) g, and of g."""
-        samples, rows = seen.g.shape[:2]
-        g = seen.g.flatten(0, 1)
-        if slot == "weight":
-            fixed = {
-                name: at_least_float32(value) if isinstance(value, Tensor) else value
-                for name, value in seen.arguments.items()
-            }
-            g = g * self._function(seen.input.flatten(0, 1), **fixed)
-        if self._channels:
-            summed = g.flatten(2).sum(2) if g.dim() > 2 else g
-        else:
-            summed = g.reshape(len(g), -1, *seen.shape).sum(1)
-        return by_sample(summed, samples, rows)
+            products.addmm_((g[:, i] * g[:, j]).T, x[:, i] * x[:, j], alpha=2)
+    total = squares + products
+    if g.dtype == torch.float64 or bool(products.add_(squares, alpha=1 - LEFT).min() >= 0):
+        return total.clamp_(min=0)
+    return _squares_by_pairs(g.double(), x.double()).to(g.dtype)
 
 
 class Embedding(Operation):
@@ -182,7 +174,7 @@ def _operations() -> dict[Callable[..., Any], Operation]:
         F.rms_norm: Normalization(F.rms_norm, "input normalized_shape weight eps", channels=False),
         F.group_norm: Normalization(F.group_norm, "input num_groups weight bias eps", channels=True),
         F.instance_norm: Normalization(F.instance_norm, f"{statistics} use_input_stats momentum eps", channels=True),
-        F.batch_norm: Normalization(F.batch_norm, f"{statistics} training momentum eps", channels=True, training=False),
+        F.batch_norm: BatchNormalization(f"{statistics} training momentum eps"),
         F.embedding: Embedding(
             "input weight padding_idx max_norm norm_type scale_grad_by_freq sparse",
             max_norm=None,

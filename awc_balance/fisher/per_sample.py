@@ -59,4 +59,6 @@ class PerSample:
 
     def _note(self, keys: frozenset[Key], way: Way) -> None:
         for key in keys:
+            if self.coverage.get(key) == way:
+                continue
             self.coverage[key] = max(self.coverage.get(key, way), way, key=WAYS.index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -52,6 +53,11 @@ class Plan:
             parts.setdefault(unit.key, set()).add(unit)
         lost |= {key for key, units in parts.items() if any(one.overlaps(other) for one in units for other in units)}
         return self._without(lost) | self.unused
+
+    @cached_property
+    def uses(self) -> dict[Unit, int]:
+        """How often each parameter takes part in a call with a layout."""
+        return dict(Counter(unit for site, layout in self._pairs if layout is not None for unit in site.units))
 
     def keep(self, keys: set[Key]) -> Plan:
         """The same for these parameters only, as far as those of a call are among them."""

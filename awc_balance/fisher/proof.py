@@ -8,12 +8,12 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from awc_balance.fisher.gradients import Gradients, Key
+from awc_balance.fisher.apart import Apart, constants_of
+from awc_balance.fisher.gradients import Gradients, Key, gradients
 from awc_balance.fisher.layer_rules import Found, Unplanned, squares
 from awc_balance.fisher.objective import Objective
 from awc_balance.fisher.plan import Plan, plan_for, record
-from awc_balance.fisher.vectorised import Rebuild, Samples, Vectorised, agreeing, one_by_one
-from awc_balance.precision import squared
+from awc_balance.fisher.vectorised import Rebuild, Samples, Vectorised, agreeing
 
 PROBED = 3
 """Samples on which the rules are compared with autograd; two and three tell where samples lie in a tensor."""
@@ -45,7 +45,8 @@ class LayerRules:
       autograd's gradients of single samples.
     - *Samples do not influence each other*, by batch statistics or by decisions on the data. The loss of a sample has
       to be the same alone and in its batch, and a program that looks at its data has to pass `torch.func`. Known for
-      the first samples of the first batch of a kind, and in every later batch for one sample.
+      the first samples of the first batch of a kind. In every later batch it is known of all samples where each
+      operation is one that keeps them apart, and else for one sample.
 
     Args:
         objective: The loss.
@@ -61,6 +62,7 @@ class LayerRules:
             for key, parameter in parameters.items()
             if type(parameter) in plain and parameter.layout == torch.strided and parameter.is_floating_point()
         }
+        self._constants = constants_of((*objective.parameters(), *objective.buffers()))
         self._proven: dict[Kind, Proven] = {}
         self._batches = 0
 
@@ -70,7 +72,7 @@ class LayerRules:
         known = self._proven.get(kind)
         try:
             found = None if known is None else self._planned(known, samples, rebuild)
-            if found is not None and not self._stands_alone(samples, rebuild, found):
+            if found is not None and not found.apart and not self._stands_alone(samples, rebuild, found):
                 self._proven[kind] = NOTHING
                 return None
             if found is not None or not self._may_prove(known, samples):
@@ -109,16 +111,14 @@ class LayerRules:
         return found if found.looks == known.looks else None
 
     def _squares(self, plan: Plan, samples: Samples, rebuild: Rebuild) -> Found:
-        batch = rebuild([leaf.clone() for leaf in samples])  # the model may change its inputs in place
-        return squares(self._objective, self._parameters, plan, batch, len(samples[0]))
+        copies = [leaf.clone() for leaf in samples]  # the model may change its inputs in place
+        apart = Apart(copies, self._constants)
+        return squares(self._objective, self._parameters, plan, rebuild(copies), len(samples[0]), apart)
 
     def _prove(self, samples: Samples, rebuild: Rebuild) -> tuple[Proven, Tensor]:
         """Find out what holds for batches like this one; and the losses of its first samples by themselves."""
         probe = [leaf[:PROBED] for leaf in samples]
-        gradients, alone, reached = one_by_one(
-            self._objective, self._parameters, [leaf.clone() for leaf in probe], rebuild
-        )
-        exact = {key: squared(gradient).sum(0).sqrt() for key, gradient in gradients.items()}
+        exact, alone, reached = self._one_by_one(probe, rebuild)
         fewer, more = (
             record(self._objective, self._parameters, rebuild([leaf[:count].clone() for leaf in probe]))
             for count in (PROBED - 1, PROBED)
@@ -134,6 +134,20 @@ class LayerRules:
         turned = _agreeing(exact, self._squares(plan.interleaved(), probe, rebuild)) & several if several else set()
         undecided = right & turned  # such as gradients that are all zero
         return Proven(plan.choose(right - undecided, turned - undecided), found.looks), alone
+
+    def _one_by_one(self, samples: Samples, rebuild: Rebuild) -> tuple[Gradients, Tensor, set[Key]]:
+        """Roots of sums of squared gradients by autograd, the losses, and the parameters that these depend on."""
+        squares: Gradients = {}
+        losses, reached = [], set[Key]()
+        for i in range(len(samples[0])):
+            loss = self._objective(rebuild([leaf[i, None].clone() for leaf in samples]))
+            found, of_this = gradients(loss, self._parameters)
+            for key in list(found):
+                square = found.pop(key).square_()  # one gradient after the other, since all of them may be large
+                squares[key] = squares[key].add_(square) if key in squares else square
+            losses.append(loss.detach())
+            reached |= of_this
+        return {key: square.sqrt_() for key, square in squares.items()}, torch.stack(losses), reached
 
     def _vectorises(self, probe: Samples, rebuild: Rebuild) -> bool:
         clones = [leaf.clone() for leaf in probe]

@@ -12,6 +12,8 @@ from torch.nn.functional import mse_loss
 from torch.nn.utils.parametrizations import weight_norm
 
 from awc_balance import FisherDiagonal
+from awc_balance.fisher import operation, operations
+from awc_balance.fisher.criteria import losses_by_element
 from tests.reference import assert_same, fisher_one_sample_at_a_time
 
 
@@ -192,6 +194,30 @@ def test_in_double_precision_to_its_rounding(name):
     assert_same(FisherDiagonal(model.encoders).estimate(loader, model, near), expected, rtol=1e-10, atol=1e-16)
 
 
+@pytest.mark.parametrize("rows", [0, 3, 6])
+def test_uses_that_cancel_in_some_outputs(rows):
+    torch.manual_seed(0)
+    near_zero = torch.arange(6) < rows
+    layer = Apply(lambda x, a: a(x) - a(torch.where(x > 0, 1.001, 0.999) * x) * near_zero, nn.Linear(6, 6))
+    assert set(measure(Encoder(layer), torch.randn(40, 6)).values()) == {"rule"}
+
+
+def test_pairs_in_single_precision_where_nothing_cancels(monkeypatch):
+    torch.manual_seed(0)
+    g, x = torch.rand(2, 50, 3, 8).unbind()
+    expected = torch.einsum("sto,sti->soi", g.double(), x.double()).square().sum(0)
+    monkeypatch.setattr(torch.Tensor, "double", None)
+    torch.testing.assert_close(operations._squares_by_pairs(g, x), expected.float(), rtol=1e-5, atol=0)
+
+
+def test_pairs_in_double_precision_where_something_cancels():
+    torch.manual_seed(0)
+    g, x = torch.rand(2, 50, 2, 8).unbind()
+    x[:, 1], g[:, 1, :3] = x[:, 0], -1.0001 * g[:, 0, :3]
+    expected = torch.einsum("sto,sti->soi", g.double(), x.double()).square().sum(0)
+    torch.testing.assert_close(operations._squares_by_pairs(g, x), expected.float(), rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("padding", [None, 0])
 def test_embeddings(padding, sparse):
@@ -207,19 +233,39 @@ def test_an_embedding_that_is_also_the_output():
     assert set(measure(model, words).values()) == {"rule"}
 
 
+@pytest.mark.parametrize("alone", [0, 2**20], ids=["one by one", "several"])
 @settings(max_examples=8)
 @given(
-    st.integers(0, 10**6), st.integers(1, 10), st.sampled_from([1, 2]), st.integers(1, 3), st.integers(1, 2),
-    st.integers(0, 2), st.integers(1, 2), st.booleans(),
+    st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 10), st.sampled_from([1, 2]), st.integers(1, 3),
+    st.integers(1, 2), st.integers(0, 2), st.integers(1, 2), st.booleans(),
 )  # fmt: skip
-def test_convolutions_of_any_kind(seed, channels, groups, size, stride, padding, dilation, transposed):
+def test_convolutions_of_any_kind(
+    alone, seed, dimensions, channels, groups, size, stride, padding, dilation, transposed
+):
     torch.manual_seed(seed)
     layer = conv(
-        2, groups * channels, groups * 2, size, stride=stride, padding=min(padding, size - 1), dilation=dilation,
-        groups=groups, transposed=transposed,
+        dimensions, groups * channels, groups * 2, size, stride=stride, padding=min(padding, size - 1),
+        dilation=dilation, groups=groups, transposed=transposed,
     )  # fmt: skip
-    coverage = measure(Encoder(layer), torch.randn(4, groups * channels, 6, 5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operation, "ALONE", alone)
+        coverage = measure(Encoder(layer), torch.randn(4, groups * channels, *(6, 5, 5)[:dimensions]))
     assert set(coverage.values()) == {"rule"}
+
+
+@pytest.mark.parametrize("name", ["conv2d groups", "conv3d", "linear on tokens", "attention", "time in the batch"])
+def test_products_of_one_sample_at_a_time_as_they_are_made_of_large_ones(name, monkeypatch):
+    monkeypatch.setattr(operation, "ALONE", 0)
+    test_equal_to_one_sample_at_a_time(name)
+
+
+@pytest.mark.parametrize(
+    "layer", [conv(2, 8, 12, 3, stride=2, padding=1), conv(2, 12, 12, 3, padding=1), conv(1, 48, 48, 3)], ids=str
+)
+def test_wide_convolutions(layer):
+    torch.manual_seed(0)
+    x = torch.randn(20, layer.in_channels, *(16, 16)[: layer.weight.dim() - 2])
+    assert set(measure(Encoder(layer, nn.Tanh()), x).values()) == {"rule"}
 
 
 SLOWER = {
@@ -285,6 +331,23 @@ class TestSamplesThatInfluenceEachOther:
         assert set(fisher.coverage["m"].values()) == {"one by one"}
 
 
+ELEMENTWISE = {
+    "module": (nn.MSELoss(), True),
+    "sum of elements": (nn.L1Loss(reduction="sum"), True),
+    "by name": (lambda p, t: F.huber_loss(input=p, target=t, delta=0.3), True),
+    "options": (lambda p, t: F.smooth_l1_loss(p, t, beta=0.3), True),
+    "turned round": (lambda p, t: mse_loss(t, p), False),
+    "old options": (lambda p, t: mse_loss(p, t, size_average=True), False),
+    "of a part": (lambda p, t: mse_loss(p[:, :1], t[:, :1]), False),
+    "scaled": (lambda p, t: 3 * mse_loss(p, t), False),
+    "after another": (lambda p, t: [F.l1_loss(p, t), mse_loss(p, t)][1], False),
+    "look at the loss": (lambda p, t: (lambda loss: loss if loss.item() < 1.5 else loss**2)(mse_loss(p, t)), False),
+    "look at the prediction": (lambda p, t: mse_loss(p, t) * (2 if p.max() > 0.5 else 1), False),
+    "look at the number": (lambda p, t: mse_loss(p, t) if len(p) > 1 else 2 * mse_loss(p, t), False),
+}  # fmt: skip
+"""Criteria, and whether they are known to be means over elements."""
+
+
 class TestCriteria:
     @pytest.mark.parametrize(
         "criterion",
@@ -300,6 +363,26 @@ class TestCriteria:
     def test_of_one_sample_at_a_time_whatever_it_makes_of_a_batch(self, criterion):
         model = Encoder(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2))
         assert set(measure(model, torch.randn(7, 6), criterion=criterion).values()) == {"rule"}
+
+    @pytest.mark.filterwarnings("ignore:size_average and reduce args will be deprecated")
+    @pytest.mark.parametrize("name", ELEMENTWISE)
+    def test_whose_losses_of_samples_are_read_off_the_elements(self, name):
+        torch.manual_seed(0)
+        criterion, known = ELEMENTWISE[name]
+        prediction, target = torch.randn(2, 7, 2)
+        assert (losses_by_element(criterion, prediction, target) is not None) == known
+        model = Encoder(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2))
+        loader = [(torch.randn(7, 6), target), (torch.randn(7, 6), 3 * target)]
+        fisher = FisherDiagonal(model.encoders)
+        found = fisher.estimate(loader, model, criterion)
+        assert_same(found, fisher_one_sample_at_a_time(model, loader, criterion), rtol=2e-4, atol=1e-9)
+        assert set(fisher.coverage["m"].values()) == {"rule"}
+
+    def test_of_elements_with_targets_of_another_shape(self):
+        prediction, target = torch.randn(7, 2), torch.randn(7, 1)
+        assert losses_by_element(F.l1_loss, prediction, target) is None
+        assert losses_by_element(F.l1_loss, {"p": prediction}, target) is None
+        assert losses_by_element(F.l1_loss, torch.tensor(1.0), torch.tensor(1.0)) is None
 
     def test_that_uses_a_parameter(self):
         model = Encoder(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 2))
