@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from awc_balance.report.files import write_whole
+from examples.workers import start_worker
 
 Tick = Callable[[], None]
 
@@ -146,11 +146,11 @@ _done: Synchronized[int]
 
 
 def _start(done: Synchronized[int]) -> None:
-    """In every worker: one thread, and Ctrl-C left to the main process."""
+    """In every worker: one thread."""
     global _done
     _done = done
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start_worker()
 
 
 def _run(train: Callable[[Any, Tick], dict[str, Any]], run: Any) -> dict[str, Any]:  # noqa: ANN401
