@@ -46,6 +46,16 @@ def test_two_processes_do_what_one_does(together, kind):
         torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["errors", "contributions", "spread"])
+def test_two_processes_measure_what_one_does(together, kind):
+    alone, *both = (
+        json.loads((together / f"measures{name}.json").read_text())[kind] for name in ("0of1", "0of2", "1of2")
+    )
+    assert both[0] == both[1]
+    for name, value in alone.items():
+        assert both[0][name] == pytest.approx(value, rel=2e-3, abs=1e-3)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_both_processes_report_the_same_and_resume_bit_for_bit(together, method):
     (whole, resumed), other = (json.loads((together / f"run{rank}.json").read_text())[method] for rank in (0, 1))
