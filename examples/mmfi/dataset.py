@@ -137,7 +137,7 @@ class PoseFrames(Dataset[Batch]):
             usable = first + self._every * np.flatnonzero(complete)
             rows.append(usable)
             clips.append(np.full(len(usable), number))
-            left_out += len(complete) - len(usable)
+            left_out += int(complete.size) - len(usable)
         if not any(map(len, rows)):
             raise ValueError(
                 f"`clips` should hold a frame with all of {', '.join(self.modalities)}. Got "

@@ -33,7 +33,8 @@ class Evaluation:
         self._step = batch_step(device, settings.precision)
         measured = evenly(range(len(frames)), settings.measured_frames)
         self.measured = self._loader(measured, size)
-        self._share, self._measured_share = (self._loader(_dealt(some), size) for some in (range(len(frames)), measured))
+        self._measured_share = self._loader(_dealt(measured), size)
+        self._share = self._loader(_dealt(range(len(frames))), size)
 
     def errors(self, model: PoseModel) -> dict[str, float]:
         """MPJPE and PA-MPJPE over all frames, in mm; every process predicts its share."""

@@ -40,10 +40,10 @@ def train(settings: Settings, tick: Callable[[], None], resources: Resources | N
         resources: What the run may use; None for the defaults.
 
     Returns:
-        Plain values that JSON can hold: `run`; `simulated`; `frames`, see `RunData`; errors in mm of the chosen (`test`) and the last epoch
-        (`test_last_epoch`); `spread_mm` and `poses` of test frames; `epochs`, a row each, with the mean loss in
-        metres, what the method adds to it included, and of all its predictions together for decision-level fusion;
-        `awc`, its history; `parameters`, `versions`, `hardware` and times.
+        Plain values that JSON can hold: `run`; `simulated`; `frames`, see `RunData`; errors in mm of the chosen
+        (`test`) and the last epoch (`test_last_epoch`); `spread_mm` and `poses` of test frames; `epochs`, a row each,
+        with the mean loss in metres, what the method adds to it included, and of all its predictions together for
+        decision-level fusion; `awc`, its history; `parameters`, `versions`, `hardware` and times.
 
     Raises:
         ValueError: If settings, data and resources do not fit together, the checkpoint cannot be used, or the
