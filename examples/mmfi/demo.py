@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     common = changed(common, args.changes)
     plan = plans.findings(args.epochs) if args.findings else plans.demo(args.epochs)
     wanted = plans.runs_of(plan.rows, common, plan.protocols, args.seeds)
-    wanted.sort(key=_length, reverse=True)  # lest a long one is left for the end
-    results = finished(wanted, args.out, args.workers)
+    longest_first = sorted(wanted, key=_length, reverse=True)  # lest a long one is left for the end
+    results = sorted(finished(longest_first, args.out, args.workers), key=_place(wanted))
     if not results:
         print("No run was finished.")
         return 130
@@ -75,6 +75,12 @@ def quick(settings: Settings) -> Settings:
 def _length(settings: Settings) -> int:
     """Longer for runs that take longer."""
     return 2 * len(settings.modalities) + (settings.method != PLAIN)
+
+
+def _place(runs: Sequence[Settings]) -> Callable[[dict[str, Any]], int]:
+    """A function from a result to the place of its run."""
+    places = {(run.name, run.seed): place for place, run in enumerate(runs)}
+    return lambda result: places[result["run"]["name"], result["run"]["seed"]]
 
 
 def _simulated(out: Path) -> Path:

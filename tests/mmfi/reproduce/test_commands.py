@@ -145,3 +145,22 @@ def test_the_demo_trains_and_draws(simulated, tmp_path, capsys, monkeypatch):
         "demo.json", "demo.md", "errors.png", "spreads.png", "contributions.png", "poses.png",
     ]  # fmt: skip
     assert all(file.stat().st_size > 0 for file in written)
+
+
+def test_the_demo_does_long_runs_first_and_shows_results_in_the_order_of_its_table(simulated, tmp_path, monkeypatch):
+    done, shown = [], []
+
+    def made(runs, *_):
+        done.extend(run.modalities for run in runs)
+        return [{"run": {"name": run.name, "seed": run.seed, "modalities": run.modalities}} for run in runs]
+
+    monkeypatch.setattr(demo, "finished", made)
+    monkeypatch.setattr(demo, "report", lambda plan, results, *_, **__: shown.extend(results) or [])
+    monkeypatch.setattr(demo, "_draw", lambda *_: [])
+    parser = ArgumentParser()
+    demo.add_arguments(parser)
+    assert demo.run(parser.parse_args(["--data", str(simulated), "--out", str(tmp_path / "out"), *SET])) == 0
+    assert [len(modalities) for modalities in done] == [4] * 4 + [1] * 4
+    assert [run["run"]["seed"] for run in shown] == [0] * 6 + [1] * 2
+    assert "AWC" not in shown[0]["run"]["name"]
+    assert "AWC" in shown[1]["run"]["name"]
