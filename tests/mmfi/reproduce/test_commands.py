@@ -1,4 +1,5 @@
 import json
+import shlex
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from examples.mmfi.prepared import describe, fingerprint, packed_copy
 from examples.mmfi.reproduce import runs
 from examples.mmfi.reproduce.command import TARGETS, changed
 from examples.mmfi.settings import Settings
+from examples.mmfi.simulate import SOME_ACTIONS, SOME_FRAMES, SOME_SUBJECTS
 from examples.mmfi.simulator import Settings as Simulation
 from examples.mmfi.simulator import simulate_tree
 from tests.mmfi.raw_tree import Tree
@@ -125,6 +127,17 @@ def test_help_lists_every_target(capsys):
         main(["reproduce", "--help"])
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in [*TARGETS, "table2"])
+
+
+def test_the_trial_that_the_help_shows_works(tmp_path, capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        main(["reproduce", "--help"])
+    trial = capsys.readouterr().out.split("python -m examples.mmfi ")[-1].replace("\\\n", " ")
+    simulate_tree(tmp_path / "raw", SOME_SUBJECTS, SOME_ACTIONS, Simulation(frames=SOME_FRAMES))
+    pack(tmp_path / "raw", tmp_path / "packed", Conventions(), modalities=["rgb", "lidar", "mmwave", "wifi"])
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(trial.replace("PACKED", "packed")), "--workers", "0"]) == 0
+    assert Path("results", "trial", "fig5-P1.png").exists()
 
 
 def test_the_demo_uses_as_many_frames_of_a_large_copy_as_of_a_small_one(packed_tree, monkeypatch):
