@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -62,6 +63,17 @@ def test_both_processes_report_the_same_and_resume_bit_for_bit(together, method)
     assert whole == resumed
     assert [whole, resumed] == other
     assert whole["hardware"].startswith("2 x")
+
+
+def test_a_warning_of_torch_that_means_nothing_here_is_not_shown(monkeypatch):
+    """Every run of MetaFi in several processes met it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with processes.joined(torch.device("cpu")):
+        warnings.warn("Grad strides do not match bucket view strides. This may", UserWarning, stacklevel=1)
+        with pytest.raises(UserWarning, match="another"):
+            warnings.warn("another", UserWarning, stacklevel=1)
 
 
 def test_a_single_process_needs_no_others():
