@@ -143,12 +143,8 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
     _add_choice(group, "split", SPLITS, "into training and test clips")
     _add_number(group, "held_out", float, "share of the training clips to choose the epoch by")
     _add_number(group, "every", int, "use the first frame of a clip and every X-th after it")
-    _add_number(
-        group, "lidar_points", _count_or_all, "points that a LiDAR frame is sampled to, or 'all' of them, padded"
-    )
-    _add_number(
-        group, "mmwave_points", _count_or_all, "points that a radar frame is sampled to, or 'all' of them, padded"
-    )
+    _add_number(group, "lidar_points", _count_or_all, "points a LiDAR frame is sampled to, or 'all': padded")
+    _add_number(group, "mmwave_points", _count_or_all, "points a radar frame is sampled to, or 'all': padded")
     _add_number(group, "measured_frames", int, "held-out frames that contributions are measured on")
 
 
