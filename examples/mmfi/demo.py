@@ -36,14 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Trains the small preset on all four modalities, plainly and with AWC, and on each alone, and shows errors, "
         f"contributions and poses. Without --data on {len(SUBJECTS) * len(ACTIONS)} simulated clips, which are made "
-        f"first. Of any copy some {ENOUGH_FRAMES} frames are used, so that it takes minutes on two cores. Simulated "
+        f"first. Of any copy some {ENOUGH_FRAMES} frames are used, so that it takes some five minutes on two cores; "
+        "before that a copy of original files is packed, once, which takes longer where it is large. Simulated "
         "data looks like MM-Fi; no result on it is a result on MM-Fi. What is finished is kept and used again."
     )
     add_run_options(parser, required=False, epochs=18, seeds=2, preset="small")
     parser.add_argument("--out", type=Path, default=Path("results/mmfi-demo"), help="where results go (%(default)s)")
     parser.add_argument(
         "--findings", action="store_true",
-        help="do all kinds of run with every seed, and say which of the paper's findings appear (twice as long)",
+        help="do all kinds of run with every seed, and say which of the paper's findings appear (a third longer)",
     )  # fmt: skip
 
 
