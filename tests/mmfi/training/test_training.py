@@ -42,6 +42,7 @@ def balanced(simulated):
 def test_a_result_says_everything_in_plain_values(balanced):
     assert json.loads(json.dumps(balanced, allow_nan=False)).keys() == RESULT
     assert balanced["simulated"] is True
+    assert balanced["versions"].keys() == {"python", "awc_balance", "torch", "numpy", "scipy", "scikit-learn"}
     assert balanced["spread_mm"].keys() == {"rgb", "wifi", "target"}
     assert [len(balanced["poses"][kind]) for kind in ("true", "predicted")] == [4, 4]
     for row in balanced["epochs"]:
