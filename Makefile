@@ -1,6 +1,7 @@
 # `make test` and `make demo` need Python >= 3.10 with pip, and nothing else.
 # `make docs` writes the API reference to build/docs, `make package` the wheel and the sdist to dist, tested;
 # `make oldest` tests the wheel on the oldest releases that pyproject.toml allows.
+# `make demo` takes some five minutes on two cores, and as many again where it finds the radar recording.
 # `make demo DATA=/path/to/MMFi` uses a real copy of MM-Fi; `MARS=/path/to/MARS` one of the radar recording.
 PYTHON ?= python3
 VENV ?= .venv

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import torch
 
+import awc_balance
+
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    packages = {name: version(name) for name in ("numpy", "scikit-learn")}
-    return {"python": platform.python_version(), "torch": torch.__version__, **packages}
+    """Versions of Python, of this library and of the packages that results depend on."""
+    packages = {name: version(name) for name in ("numpy", "scipy", "scikit-learn")}
+    own = {"python": platform.python_version(), "awc_balance": awc_balance.__version__, "torch": torch.__version__}
+    return own | packages
 
 
 def hardware(device: torch.device, processes: int = 1) -> str:

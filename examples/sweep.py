@@ -7,10 +7,8 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -20,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from awc_balance.report.files import write_whole
+from examples.workers import deaf, start_worker
 
 Tick = Callable[[], None]
 
@@ -141,12 +140,9 @@ def _work(train: Callable[[Any, Tick], dict[str, Any]], jobs: list[tuple[Any, Pa
     context = multiprocessing.get_context("spawn")  # forking a process that has run torch can hang
     done = context.Value("i", 0)
     total = sum(run.epochs for run, _ in jobs)
-    with _deaf():
+    with deaf():
         pool = context.Pool(min(workers, len(jobs)), _start, (done,))
-    with (
-        pool,
-        tqdm(total=total, unit="epoch", smoothing=0.05) as bar,
-    ):
+    with pool, tqdm(total=total, unit="epoch", smoothing=0.05) as bar:
         waiting = [(pool.apply_async(_run, (train, run)), run, file) for run, file in jobs]
         try:
             while waiting:
@@ -171,21 +167,12 @@ def _work(train: Callable[[Any, Tick], dict[str, Any]], jobs: list[tuple[Any, Pa
 _done: Synchronized[int]
 
 
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Ignore Ctrl-C, as processes that are started meanwhile go on to do, from their first import."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _start(done: Synchronized[int]) -> None:
     """In every worker: one thread."""
     global _done
     _done = done
     torch.set_num_threads(1)
+    start_worker()
 
 
 def _run(train: Callable[[Any, Tick], dict[str, Any]], run: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -19,7 +19,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 fine, 1 the command found faults, 2 it could not run."""
+    """Run one command; returns the exit status: 0 fine, 1 it found faults, 2 it could not run, 130 it was stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m examples.mmfi", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog} {args.command}: stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

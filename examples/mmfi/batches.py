@@ -12,10 +12,12 @@ from torch.utils.data import DataLoader, Sampler
 
 from examples.mmfi import processes
 from examples.mmfi.dataset import Batch, Points, PoseFrames, frame_loader
-from examples.mmfi.settings import AWC, Settings
+from examples.mmfi.settings import AWC, MODALITY_LEVEL, Settings
 
 Parts = list[Batch]
 """A batch, or a process's share of it, in parts of equal size."""
+_TOGETHER = (AWC, MODALITY_LEVEL)
+"""Methods for which the processes measure together, each on batches of its own; see `awc_balance.balancers`."""
 
 
 class EpochOrder(Sampler[int]):
@@ -111,16 +113,19 @@ def training_batches(frames: PoseFrames, settings: Settings, device: torch.devic
 
 
 def method_batches(frames: PoseFrames, settings: Settings, device: torch.device, workers: int = 0) -> PartedBatches:
-    """What a method measures on at the start of an epoch: the same frames, the same in every process.
+    """What a method measures on at the start of an epoch.
 
-    Where gradients of whole batches are squared a batch has parts as small as in training. Elsewhere it does not
-    matter how samples are batched, and a batch is a part. The arguments and errors are those of `training_batches`.
+    Where the library puts together what the processes measure, each reads its share of every batch, as in training;
+    elsewhere all read the same. Where gradients of whole batches are squared a batch has parts as small as in
+    training. Elsewhere it does not matter how samples are batched, and a batch is a part. The arguments and errors are
+    those of `training_batches`.
     """
-    size, parts = part_size(settings), settings.accumulation * processes.count()
-    if settings.method != AWC or settings.method_options.get("fisher") == "per_sample":
-        parts = 1
-    order = EpochOrder(len(frames), size * parts, settings.seed)
-    limit = settings.method_frames and math.ceil(settings.method_frames / (size * parts))
+    rank, count = (processes.rank(), processes.count()) if settings.method in _TOGETHER else (0, 1)
+    squares_batches = settings.method == AWC and settings.method_options.get("fisher") != "per_sample"
+    size, parts = part_size(settings), settings.accumulation if squares_batches else 1
+    batch_size = size * parts * count
+    order = EpochOrder(len(frames), batch_size, settings.seed, rank, count)
+    limit = settings.method_frames and math.ceil(settings.method_frames / batch_size)
     return PartedBatches(_parts(frames, size, order, device, workers), parts, order, limit)
 
 

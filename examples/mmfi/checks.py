@@ -11,8 +11,9 @@ import numpy as np
 
 from examples.mmfi.arrays import Array
 from examples.mmfi.conventions import MODALITIES, POINT_DTYPES, Conventions
+from examples.mmfi.layout import RawClip
 from examples.mmfi.protocols import all_clips
-from examples.mmfi.survey import Survey
+from examples.mmfi.survey import Sample, Survey
 
 # Joints of a bone and its length in metres, from the one published ground-truth frame.
 _BONES = (
@@ -118,6 +119,17 @@ def _modalities(survey: Survey, conventions: Conventions) -> Iterator[Finding]:
     ]
     if filtered:
         yield Finding("note", f"radar frames of {len(filtered)} clips come from the separate, filtered tree")
+    unread = [survey.clip for survey in survey.clips if survey.clip.filtered_mmwave not in (None, _radar(survey.clip))]
+    if unread:
+        yield Finding(
+            "note",
+            f"{len(unread)} clips have filtered radar frames, too, such as {unread[0].filtered_mmwave}: not read",
+            "To read those, which are fewer, in place of all: --convention prefer_filtered_mmwave=true.",
+        )
+
+
+def _radar(clip: RawClip) -> Path | None:
+    return clip.folders.get("mmwave")
 
 
 def _missing(survey: Survey, _: Conventions) -> Iterator[Finding]:
@@ -169,13 +181,16 @@ def _files(survey: Survey, _: Conventions) -> Iterator[Finding]:
                 "FIX",
                 f"{len(sample.damaged)} of {sample.size} sampled files are damaged: {path} {reason}",
                 "Fetch them again (`pack` leaves them out and names all), or set the shape by --convention"
-                f"{_dtype_option(reason)}.",
+                f"{_dtype_option(sample)}.",
             )
 
 
-def _dtype_option(reason: str) -> str:
-    named = next((dtype for dtype in POINT_DTYPES if f"written as {dtype}" in reason), None)
-    return f", such as --convention point_dtype={named}" if named else ""
+def _dtype_option(sample: Sample) -> str:
+    """The option for points of another dtype, where most files look like it: one alone is just damaged."""
+    if len(sample.damaged) <= sample.size / 2:
+        return ""
+    likely = [dtype for dtype in POINT_DTYPES for why in sample.damaged.values() if f"written as {dtype}" in why]
+    return f", such as --convention point_dtype={likely[0]}" if likely else ""
 
 
 def _keypoint_unit(survey: Survey, conventions: Conventions) -> Iterator[Finding]:

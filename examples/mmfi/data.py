@@ -29,6 +29,12 @@ class RunData:
     test: PoseFrames
     simulated: bool
 
+    @property
+    def frames(self) -> dict[str, dict[str, int]]:
+        """How many frames each part has, and how many of its clips are left out because they lack a modality."""
+        parts = {"train": self.train, "held_out": self.held_out, "test": self.test}
+        return {name: {"used": len(part), "left_out": part.left_out} for name, part in parts.items()}
+
 
 def open_data(settings: Settings) -> RunData:
     """Open the packed copy and split its clips as the settings say.

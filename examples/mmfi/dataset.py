@@ -41,6 +41,14 @@ class PoseFrames(Dataset[Batch]):
 
     All float32. A sample does not depend on the rest of its batch, except that points are padded (with zeros)
     to the batch's largest frame unless their number is fixed by the conventions.
+
+    Attributes:
+        packed: The packed copy.
+        modalities: Which inputs a batch has.
+        conventions: How they are made.
+        clips: The clips.
+        rows: The row of every frame in the packed copy.
+        left_out: Number of frames that are not there because they lack a modality.
     """
 
     def __init__(
@@ -77,7 +85,7 @@ class PoseFrames(Dataset[Batch]):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         _check_known("modalities", self.modalities, packed.modalities)
         _check_known("clips", self.clips, packed.clips)
-        self.rows, self._clip = self._usable_rows()
+        self.rows, self._clip, self.left_out = self._usable_rows()
         self._bounds = np.array([packed.clips[clip] for clip in self.clips]).reshape(-1, 2)
         if "rgb" in self.modalities:
             self._keypoints, self._first_window = self._padded_keypoints()
@@ -118,23 +126,25 @@ class PoseFrames(Dataset[Batch]):
         """Draw other points from now on, where they are sampled; the same epoch draws the same ones."""
         self._epoch.fill_(epoch)
 
-    def _usable_rows(self) -> tuple[Array, Array]:
+    def _usable_rows(self) -> tuple[Array, Array, int]:
+        """Row and clip of every frame that has all modalities, and the number of those that lack one."""
         present = self.packed.tables["present"]
         columns = [self.packed.modalities.index(modality) for modality in self.modalities]
-        rows, clips = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        rows, clips, left_out = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
         for number, clip in enumerate(self.clips):
             first, frames = self.packed.clips[clip]
             complete = present[first : first + frames : self._every, columns].all(axis=1)
             usable = first + self._every * np.flatnonzero(complete)
             rows.append(usable)
             clips.append(np.full(len(usable), number))
+            left_out += int(complete.size) - len(usable)
         if not any(map(len, rows)):
             raise ValueError(
                 f"`clips` should hold a frame with all of {', '.join(self.modalities)}. Got "
-                f"{len(self.clips)} clips without one. Choose other clips or fewer modalities; `report.json` "
-                "names what is missing."
+                f"{len(self.clips)} clips without one, such as {self.clips[0]}. Choose other clips or fewer "
+                f"modalities; `{self.packed.folder / 'report.json'}` names what is missing."
             )
-        return np.concatenate(rows), np.concatenate(clips)
+        return np.concatenate(rows), np.concatenate(clips), left_out
 
     def _padded_keypoints(self) -> tuple[Array, Array]:
         """All keypoints with a margin around every clip, so that any window of a clip is a run of records.
@@ -162,7 +172,8 @@ class PoseFrames(Dataset[Batch]):
             points = blocks(tables[modality], start, width)
         else:
             phases = phases_of(rows, self._seed + 1_000_003 * int(self._epoch))
-            points = tables[modality][start[:, None] + point_indices(counts, width, phases)]
+            # Whole rows are taken three times as fast as indexed.
+            points = np.take(tables[modality], start[:, None] + point_indices(counts, width, phases), axis=0)
         mask = clear_padding_(points, counts)
         if modality == "mmwave":
             points = points[..., [self.conventions.mmwave_columns.index(name) for name in MMWAVE_COLUMNS]]

@@ -31,8 +31,10 @@ class Evaluation:
         self._frames, self._device = frames, device
         size = part_size(settings)
         self._step = batch_step(device, settings.precision)
-        self._share = self._loader(range(processes.rank(), len(frames), processes.count()), size)
-        self.measured = self._loader(evenly(range(len(frames)), settings.measured_frames), size)
+        measured = evenly(range(len(frames)), settings.measured_frames)
+        self.measured = self._loader(measured, size)
+        self._measured_share = self._loader(_dealt(measured), size)
+        self._share = self._loader(_dealt(range(len(frames))), size)
 
     def errors(self, model: PoseModel) -> dict[str, float]:
         """MPJPE and PA-MPJPE over all frames, in mm; every process predicts its share."""
@@ -40,12 +42,12 @@ class Evaluation:
         return mean_errors(processes.summed(sums))
 
     def contributions(self, model: PoseModel) -> dict[str, dict[str, float]]:
-        """Contribution by modality under each of `measures.PROFITS`."""
-        return contributions(model, model.encoders, self.measured, self._step)
+        """Contribution by modality under each of `measures.PROFITS`, which the library puts together."""
+        return contributions(model, model.encoders, self._measured_share, self._step)
 
     def spread(self, model: PoseModel) -> dict[str, float]:
         """Standard deviation, in mm, of predictions from one modality alone; see `measures.spread`."""
-        return spread(model, model.encoders, self.measured, self._step)
+        return spread(model, model.encoders, self._measured_share, self._step)
 
     def poses(self, model: PoseModel) -> dict[str, Any]:
         """True and predicted poses of a few frames, far apart, in whole mm."""
@@ -54,3 +56,8 @@ class Evaluation:
 
     def _loader(self, chosen: Sequence[int], batch_size: int) -> Placed:
         return Placed(frame_loader(self._frames, batch_size, sampler=chosen), self._device)
+
+
+def _dealt(frames: Sequence[int]) -> Sequence[int]:
+    """This process's share of some frames; all of them where there is not one for every process."""
+    return frames[processes.rank() :: processes.count()] if len(frames) >= processes.count() else frames

@@ -47,11 +47,19 @@ class ClipId(NamedTuple):
 
 @dataclass(frozen=True)
 class RawClip:
-    """A clip on disk: the file of its poses, which may be absent, and the folder of every modality found."""
+    """A clip on disk.
+
+    Attributes:
+        name: Which clip.
+        ground_truth: The file of its poses, which may be absent.
+        folders: The folder of every modality found.
+        filtered_mmwave: The folder of its frames in the separate radar tree, if that has it.
+    """
 
     name: ClipId
     ground_truth: Path
     folders: Mapping[str, Path]
+    filtered_mmwave: Path | None = None
 
 
 class FrameFile(NamedTuple):
@@ -76,6 +84,7 @@ def find_clips(root: Path, conventions: Conventions) -> list[RawClip]:
             name=name,
             ground_truth=folder / conventions.ground_truth_file,
             folders=_modality_folders(folder, filtered.get(name), conventions),
+            filtered_mmwave=filtered.get(name),
         )
         for name, folder in sorted(folders.items())
     ]

@@ -55,14 +55,8 @@ class Learner:
         return self.balancer.regularizer.history if isinstance(self.balancer, AWC) else []
 
     def start_epoch(self, batches: Iterable[Parts]) -> None:
-        """Begin an epoch of the method.
-
-        Args:
-            batches: The same in all processes: each measures what a single one would.
-        """
+        """Begin an epoch of the method, on what `method_batches` gives."""
         self.balancer.start_epoch(batches)
-        processes.copy_buffers(self.balancer)
-        self.set_own_state(processes.gathered(self.own_state())[0])
 
     def update(self, parts: Parts) -> Tensor:
         """Take one optimizer step on a process's share of a batch; returns the loss, without waiting for it."""

@@ -105,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Reads a copy of MM-Fi once and writes its frames to OUT as a few large files (roughly 10 GB for the "
         "full set), from which training reads at many times the speed. May be stopped and run again: it "
         "continues with the next clip. Files that are empty, damaged or missing leave only their own frame "
-        f"and modality out; all are named in OUT/{REPORT}."
+        f"and modality out; all are named in OUT/{REPORT}. Exit status 1 if no clip could be packed."
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the copy, with E01 ... E04 in it")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, new or begun earlier")
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         print("Stopped. What is packed is kept: run the same command again to continue.")
         return 130
     _print_report(report, args.out)
-    return 0
+    return 0 if report["clips"] else 1
 
 
 def _chosen_modalities(clips: Iterable[RawClip], wanted: Sequence[str] | None) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from examples.mmfi.models import ALL_FUSIONS, DECISION, PRESETS, WIFI_ENCODERS
 from examples.mmfi.protocols import PROTOCOLS, SPLITS
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-PLAIN, AWC = "plain", "AWC"
+PLAIN, AWC, MODALITY_LEVEL = "plain", "AWC", "Modality-level"
 METHODS = (
-    PLAIN, AWC, "G-Blending", "OGM-GE", "AGM", "Modality-level", "Sample-level", "MMPareto", "InfoReg",
+    PLAIN, AWC, "G-Blending", "OGM-GE", "AGM", MODALITY_LEVEL, "Sample-level", "MMPareto", "InfoReg",
 )  # fmt: skip
 """Balancing methods, by the names in the paper's Table 1 where it has them; see `examples.mmfi.methods`."""
 PAPER_AWC = {"alpha_superior": 20_000.0, "alpha_inferior": 10_000.0, "window": 20}  # paper, best pair and window

@@ -85,7 +85,7 @@ class StoreWriter:
             arrays: `(records, *shape)` by table name, one for every table.
 
         Raises:
-            RuntimeError: Another process writes to the same store.
+            OSError: Another process writes to the same store.
         """
         lengths, digest = dict(self.lengths), hashlib.blake2b(digest_size=16)
         for name, table in self._tables.items():
@@ -98,7 +98,7 @@ class StoreWriter:
             file.flush()
             os.fsync(file.fileno())
             if file.tell() != lengths[name] * table.record_bytes:
-                raise RuntimeError(
+                raise OSError(
                     f"One process at a time should write to a store. `{self._folder}` is being written to by "
                     "another one. Stop it, then run again."
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -143,8 +143,8 @@ def _add_model_options(group: argparse._ArgumentGroup) -> None:
     _add_choice(group, "split", SPLITS, "into training and test clips")
     _add_number(group, "held_out", float, "share of the training clips to choose the epoch by")
     _add_number(group, "every", int, "use the first frame of a clip and every X-th after it")
-    _add_number(group, "lidar_points", int, "points that a LiDAR frame is sampled to")
-    _add_number(group, "mmwave_points", int, "points that a radar frame is sampled to")
+    _add_number(group, "lidar_points", _count_or_all, "points a LiDAR frame is sampled to, or 'all': padded")
+    _add_number(group, "mmwave_points", _count_or_all, "points a radar frame is sampled to, or 'all': padded")
     _add_number(group, "measured_frames", int, "held-out frames that contributions are measured on")
 
 
@@ -198,7 +198,11 @@ def _add_choice(group: argparse._ArgumentGroup, name: str, choices: Sequence[str
     group.add_argument(_option(name), choices=list(choices), default=default, help=f"{what} ({default})")
 
 
-def _add_number(group: argparse._ArgumentGroup, name: str, kind: type, what: str) -> None:
+def _count_or_all(text: str) -> int | None:
+    return None if text == "all" else int(text)
+
+
+def _add_number(group: argparse._ArgumentGroup, name: str, kind: Callable[[str], Any], what: str) -> None:
     default = getattr(_DEFAULT, name)
     group.add_argument(_option(name), type=kind, default=default, metavar="X", help=f"{what} ({default:g})")
 

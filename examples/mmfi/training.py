@@ -40,10 +40,10 @@ def train(settings: Settings, tick: Callable[[], None], resources: Resources | N
         resources: What the run may use; None for the defaults.
 
     Returns:
-        Plain values that JSON can hold: `run`; `simulated`; errors in mm of the chosen (`test`) and the last epoch
-        (`test_last_epoch`); `spread_mm` and `poses` of test frames; `epochs`, a row each, with the mean loss in
-        metres, what the method adds to it included, and of all its predictions together for decision-level fusion;
-        `awc`, its history; `parameters`, `versions`, `hardware` and times.
+        Plain values that JSON can hold: `run`; `simulated`; `frames`, see `RunData`; errors in mm of the chosen
+        (`test`) and the last epoch (`test_last_epoch`); `spread_mm` and `poses` of test frames; `epochs`, a row each,
+        with the mean loss in metres, what the method adds to it included, and of all its predictions together for
+        decision-level fusion; `awc`, its history; `parameters`, `versions`, `hardware` and times.
 
     Raises:
         ValueError: If settings, data and resources do not fit together, the checkpoint cannot be used, or the
@@ -53,6 +53,7 @@ def train(settings: Settings, tick: Callable[[], None], resources: Resources | N
     device = processes.choose_device(resources.device)
     with processes.joined(device), Scalars(_scalars_folder(settings, resources)) as scalars:
         trainer = Trainer(settings, open_data(settings), device, resources)
+        trainer.introduce()
         trainer.resume()
         for number, row in enumerate(trainer.rows, 1):
             scalars.add(row, number)
@@ -89,6 +90,16 @@ class Trainer:
         self._loss = torch.zeros((), device=device)
         self._laps = Laps()
 
+    def introduce(self) -> None:
+        """Say how many frames there are, if progress is wanted."""
+        if self._shown:
+            frames = self._data.frames
+            used = {name: part["used"] for name, part in frames.items()}
+            left_out = sum(part["left_out"] for part in frames.values())
+            lacking = f"; {left_out} left out, which lack a modality" if left_out else ""
+            text = "{train} frames to train on, {held_out} held out, {test} to test".format(**used)
+            tqdm.write(f"{text}{lacking}")
+
     def run_epoch(self) -> Row:
         """Train for an epoch, or for what is left of it, and measure; returns the new row."""
         self._data.train.set_epoch(self.epoch)
@@ -110,6 +121,7 @@ class Trainer:
         result = {
             "run": asdict(self._settings),
             "simulated": self._data.simulated,
+            "frames": self._data.frames,
             "test": self._test.errors(model),
             "test_last_epoch": last,
             "spread_mm": self._test.spread(model),

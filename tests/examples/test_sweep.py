@@ -131,6 +131,37 @@ def test_ctrl_c_while_workers_still_start_is_no_error(tmp_path):
     assert "Traceback" not in err
 
 
+def work_for_long(job, tick):
+    Path(job.name).write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+KILLED = """
+from dataclasses import asdict
+from pathlib import Path
+from examples.sweep import sweep
+from tests.examples.test_sweep import Job, work_for_long
+if __name__ == "__main__":
+    sweep(work_for_long, [Job(r"{folder}/pid")], Path(r"{folder}/runs"), asdict, 1)
+"""
+
+
+def test_workers_end_with_a_killed_sweep(tmp_path):
+    """Or they would write to the files of the sweep that is started in its place."""
+    script, noted = tmp_path / "script.py", tmp_path / "pid"
+    script.write_text(KILLED.format(folder=tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, script],
+        cwd=PROJECT,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: noted.exists() and noted.read_text())
+    process.kill()
+    process.wait()
+    wait_for(lambda: not Path("/proc", noted.read_text()).exists())
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     file = tmp_path / "x.json"
     write_json(file, {"a": 1})

@@ -96,6 +96,24 @@ def test_points_of_float32_are_found_and_the_remedy_works(tree, doctor):
     assert doctor("--convention", "point_dtype=float32")[0] == 0
 
 
+def test_the_remedy_for_float32_does_not_hang_on_the_first_file_read(tree, doctor):
+    """An odd number of float32 fills no row of float64, which says nothing of the dtype; other files tell."""
+    rewrite(tree, "mmwave", lambda points: points.astype("f4"))
+    status, text = doctor()
+    assert status == 1
+    assert "--convention point_dtype=float32" in text
+
+
+def test_a_damaged_file_alone_is_not_taken_for_another_dtype(tree, doctor):
+    points = tree.written[FIRST]["lidar"][3].copy()
+    points[0, 0] = np.nan
+    write_frame(tree.file(FIRST, "lidar", 3), "lidar", points)
+    status, text = doctor("--sample", "all")
+    assert status == 1
+    assert "frame003.bin holds nan" in text
+    assert "point_dtype" not in text
+
+
 def test_frames_numbered_from_0_are_found_and_the_remedy_works(tree, doctor):
     tree.number_from_0(FIRST, "rgb")
     status, text = doctor()
@@ -209,6 +227,14 @@ def test_filtered_radar_is_mentioned(tree, doctor):
         shutil.copytree(tree.root / str(clip) / "mmwave", tree.root / "filtered_mmwave" / str(clip))
         shutil.rmtree(tree.root / str(clip) / "mmwave")
     assert "radar frames of 3 clips come from the separate, filtered tree" in doctor()[1]
+
+
+def test_filtered_radar_that_is_not_read_is_mentioned(tree, doctor):
+    shutil.copytree(tree.root / str(SECOND) / "mmwave", tree.root / "filtered_mmwave" / str(SECOND))
+    text = doctor()[1]
+    assert "1 clips have filtered radar frames, too" in text
+    assert "--convention prefer_filtered_mmwave=true" in text
+    assert "filtered radar frames, too" not in doctor("--convention", "prefer_filtered_mmwave=true")[1]
 
 
 def test_a_subject_in_the_wrong_scene_is_found(tmp_path, capsys):

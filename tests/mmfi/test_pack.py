@@ -111,6 +111,13 @@ def test_a_clip_without_readable_poses_is_left_out_and_named(tree, tmp_path):
     assert tuple(PackedClips(tmp_path / "out").clips) == (FIRST, SECOND)
 
 
+def test_a_copy_of_which_nothing_can_be_packed_is_a_fault(tree, tmp_path, capsys):
+    for clip in tree.clips:
+        (tree.root / str(clip) / "ground_truth.npy").unlink()
+    assert main(["pack", str(tree.root), str(tmp_path / "out"), "--workers", "1"]) == 1
+    assert f"{FIRST} was not packed: ground_truth.npy is missing" in capsys.readouterr().out
+
+
 def test_clips_may_have_any_number_of_frames(tmp_path):
     tree = Tree(tmp_path / "raw", frames=1, clips=CLIPS[:1]).write()
     Tree(tmp_path / "raw", frames=3, clips=CLIPS[1:2]).write()

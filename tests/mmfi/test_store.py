@@ -57,7 +57,7 @@ def test_a_writer_killed_before_its_first_index_can_begin_again(tmp_path):
 def test_a_second_writer_is_noticed(tmp_path):
     with StoreWriter(tmp_path, TABLES, {}) as first, StoreWriter(tmp_path, TABLES, {}) as second:
         first.append("a", {}, records(2))
-        with pytest.raises(RuntimeError, match="One process at a time"):
+        with pytest.raises(OSError, match="One process at a time"):
             second.append("b", {}, records(1))
     assert list(read_index(tmp_path)["entries"]) == ["a"]
 

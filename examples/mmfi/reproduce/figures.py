@@ -34,6 +34,7 @@ def skeletons(results: Results, file: Path) -> Path:
     """Figure 5: true poses and those that plain training and AWC predict, of the first seed."""
     first = min(result["run"]["seed"] for result in results)
     results = [result for result in results if result["run"]["seed"] == first]
+    results.sort(key=is_balanced)  # the same colours in whatever order the runs were done
     drawn = [Poses("true", _upright(results[0]["poses"]["true"]))]
     drawn += [Poses(_method(result), _upright(result["poses"]["predicted"])) for result in results]
     return figures.skeletons(drawn, BONES, _title("Four test frames", results), file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from math import sqrt
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -116,10 +117,21 @@ def awc_against_plain(held_back: Results, plain: Results) -> Finding:
     )
 
 
-def as_text(found: Sequence[Finding], simulated: bool) -> str:
-    """The findings for the terminal."""
+def have_learned(results: Results) -> bool:
+    """Whether models of all modalities, trained plainly, err by less than the mean pose would.
+
+    That errs by sqrt(3) times the standard deviation of a coordinate, in the root mean square.
+    """
+    plain = _of(results, MODALITIES)
+    return fmean(map(_error, plain)) < sqrt(3) * fmean(run["spread_mm"]["target"] for run in plain)
+
+
+def as_text(found: Sequence[Finding], *, simulated: bool, learned: bool = True) -> str:
+    """The findings for the terminal; `learned` as `have_learned` tells."""
     source = "SIMULATED data; says nothing about MM-Fi" if simulated else "MM-Fi"
     lines = [f"The paper's findings ({source}):"]
+    if not learned:
+        lines.append("  TOO EARLY: even all four err by more than the mean pose would. Train longer, then read on.")
     for finding in found:
         lines += [f"  {finding.verdict.upper()}: {finding.claim}", f"    {finding.numbers}", f"    ({finding.rule})"]
     return "\n".join(lines)

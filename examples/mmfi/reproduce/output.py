@@ -36,7 +36,7 @@ def report(
         if _complete(plan, mine, common, protocol):
             found = findings.findings(mine)
             table.setdefault("findings", {})[protocol] = [finding._asdict() for finding in found]
-            said = findings.as_text(found, table["simulated"])
+            said = findings.as_text(found, simulated=table["simulated"], learned=findings.have_learned(mine))
             text, markdown = f"{text}\n\n{said}", f"{markdown}\n```\n{said}\n```\n"
     files = [stem.with_suffix(".json"), stem.with_suffix(".md")]
     write_json(files[0], table | {"common": vars(common)})

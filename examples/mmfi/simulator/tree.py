@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from scipy.io import savemat
 
 from examples.mmfi.layout import SIMULATED_MARKER, ClipId
+from examples.mmfi.parallel import ordered_map
 from examples.mmfi.protocols import scene_of
 from examples.mmfi.simulator.actions import action_named
 from examples.mmfi.simulator.clip import Clip, Settings, simulate_clip
@@ -55,15 +55,15 @@ def write_clip(clip: Clip, folder: Path) -> None:
         (folder / "wifi-csi" / f"{name}.mat").write_bytes(_mat_file(clip, index))
 
 
-def _produce(root: Path, subject: str, action: str, settings: Settings) -> str:
+def _produce(names: tuple[str, str], root: Path, settings: Settings) -> str:
     """Simulate and write one clip: into a partial folder that is renamed when complete."""
-    partial = root / _PARTIAL / f"{subject}-{action}"
-    shutil.rmtree(partial, ignore_errors=True)
-    write_clip(simulate_clip(subject, action, settings), partial)
-    target = clip_folder(root, subject, action)
+    unfinished = root / _PARTIAL / "-".join(names)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_clip(simulate_clip(*names, settings), unfinished)
+    target = clip_folder(root, *names)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial.rename(target)
-    return f"{subject} {action}"
+    unfinished.rename(target)
+    return " ".join(names)
 
 
 def _claim(root: Path, settings: Settings) -> None:
@@ -97,23 +97,8 @@ def _check(subjects: Sequence[str], actions: Sequence[str], workers: int) -> Non
         scene_of(subject)
     for action in actions:
         action_named(action)
-    if workers < 1:
+    if workers < 1:  # before anything is written
         raise ValueError(f"`workers` should be positive. Got `{workers}`. Pass 1 to stay in this process.")
-
-
-def _run_all(jobs: Iterable[tuple[Path, str, str, Settings]], workers: int) -> Iterator[str]:
-    if workers == 1:
-        yield from (_produce(*job) for job in jobs)
-        return
-    # Started afresh, not forked: a fork of a process with threads may hang.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_produce, *job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
 
 
 def simulate_tree(
@@ -146,8 +131,8 @@ def simulate_tree(
     _claim(root, settings)
     wanted = [(subject, action) for subject in dict.fromkeys(subjects) for action in dict.fromkeys(actions)]
     missing = [names for names in wanted if not clip_folder(root, *names).exists()]
-    jobs = [(root, subject, action, settings) for subject, action in missing]
-    for done, name in enumerate(_run_all(jobs, workers), start=1):
+    produce = partial(_produce, root=root, settings=settings)
+    for done, name in enumerate(ordered_map(produce, missing, workers), start=1):
         if report is not None:
             report(name, done, len(missing))
     shutil.rmtree(root / _PARTIAL, ignore_errors=True)

@@ -1,4 +1,5 @@
 import json
+import shlex
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from examples.mmfi.prepared import describe, fingerprint, packed_copy
 from examples.mmfi.reproduce import runs
 from examples.mmfi.reproduce.command import TARGETS, changed
 from examples.mmfi.settings import Settings
+from examples.mmfi.simulate import SOME_ACTIONS, SOME_FRAMES, SOME_SUBJECTS
 from examples.mmfi.simulator import Settings as Simulation
 from examples.mmfi.simulator import simulate_tree
 from tests.mmfi.raw_tree import Tree
@@ -127,6 +129,17 @@ def test_help_lists_every_target(capsys):
     assert all(f"  {name} " in text for name in [*TARGETS, "table2"])
 
 
+def test_the_trial_that_the_help_shows_works(tmp_path, capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        main(["reproduce", "--help"])
+    trial = capsys.readouterr().out.split("python -m examples.mmfi ")[-1].replace("\\\n", " ")
+    simulate_tree(tmp_path / "raw", SOME_SUBJECTS, SOME_ACTIONS, Simulation(frames=SOME_FRAMES))
+    pack(tmp_path / "raw", tmp_path / "packed", Conventions(), modalities=["rgb", "lidar", "mmwave", "wifi"])
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(trial.replace("PACKED", "packed")), "--workers", "0"]) == 0
+    assert Path("results", "trial", "fig5-P1.png").exists()
+
+
 def test_the_demo_uses_as_many_frames_of_a_large_copy_as_of_a_small_one(packed_tree, monkeypatch):
     monkeypatch.setattr(demo, "ENOUGH_FRAMES", 6)
     assert demo.quick(Settings("", str(packed_tree[1]), protocol="P3")).every == round(27 / 6)
@@ -145,3 +158,22 @@ def test_the_demo_trains_and_draws(simulated, tmp_path, capsys, monkeypatch):
         "demo.json", "demo.md", "errors.png", "spreads.png", "contributions.png", "poses.png",
     ]  # fmt: skip
     assert all(file.stat().st_size > 0 for file in written)
+
+
+def test_the_demo_does_long_runs_first_and_shows_results_in_the_order_of_its_table(simulated, tmp_path, monkeypatch):
+    done, shown = [], []
+
+    def made(runs, *_):
+        done.extend(run.modalities for run in runs)
+        return [{"run": {"name": run.name, "seed": run.seed, "modalities": run.modalities}} for run in runs]
+
+    monkeypatch.setattr(demo, "finished", made)
+    monkeypatch.setattr(demo, "report", lambda plan, results, *_, **__: shown.extend(results) or [])
+    monkeypatch.setattr(demo, "_draw", lambda *_: [])
+    parser = ArgumentParser()
+    demo.add_arguments(parser)
+    assert demo.run(parser.parse_args(["--data", str(simulated), "--out", str(tmp_path / "out"), *SET])) == 0
+    assert [len(modalities) for modalities in done] == [4] * 4 + [1] * 4
+    assert [run["run"]["seed"] for run in shown] == [0] * 6 + [1] * 2
+    assert "AWC" not in shown[0]["run"]["name"]
+    assert "AWC" in shown[1]["run"]["name"]

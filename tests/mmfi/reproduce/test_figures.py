@@ -54,6 +54,18 @@ def test_the_window_0_is_plain_training(kept, tmp_path):
     assert means[0, 1] == pytest.approx(np.mean(plain))
 
 
+def test_skeletons_have_the_same_colours_in_whatever_order_runs_were_done(kept, tmp_path):
+    results = made(plans.joint, simulated=True)
+    for some in (results, results[::-1]):
+        figures.skeletons(some, tmp_path / "figure.png")
+    first, second = (
+        {line.get_label(): line.get_color() for line in figure.axes[0].lines if not line.get_label().startswith("_")}
+        for figure in kept
+    )
+    assert first == second
+    assert first.keys() == {"true", "plain", "AWC"}
+
+
 def test_the_head_is_drawn_above_the_feet(kept, tmp_path):
     """The camera's axes point right, down and away; those of a picture right, away and up."""
     run = made(plans.plain, simulated=True)[0]

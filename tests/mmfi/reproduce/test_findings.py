@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from examples.mmfi.conventions import MODALITIES
 from examples.mmfi.reproduce import plans
-from examples.mmfi.reproduce.findings import BOTH, NONE, SOME, as_text, findings, misordered
+from examples.mmfi.reproduce.findings import BOTH, NONE, SOME, as_text, findings, have_learned, misordered
 from examples.mmfi.settings import Settings
 from tests.mmfi.made_up import result
 
@@ -60,6 +60,15 @@ def test_the_text_says_that_data_is_simulated():
     found = findings(results_with())
     assert "SIMULATED" in as_text(found, simulated=True)
     assert "simulated" not in as_text(found, simulated=False).lower()
+
+
+@pytest.mark.parametrize(("plain", "learned"), [(170.0, True), (180.0, False)])
+def test_models_no_better_than_the_mean_pose_are_too_early_to_judge(plain, learned):
+    """True poses spread by 100 mm in every coordinate, so that the mean pose errs by 173 mm."""
+    results = results_with(plain=plain)
+    assert have_learned(results) == learned
+    text = as_text(findings(results), simulated=False, learned=have_learned(results))
+    assert ("TOO EARLY" in text) == (not learned)
 
 
 @given(scores)

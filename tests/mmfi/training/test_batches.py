@@ -90,6 +90,23 @@ def test_fewer_frames_for_awc_are_the_first_batches(frames):
             assert torch.equal(first[1], second[1])
 
 
+@pytest.mark.parametrize("method", [awc(), {"method": "Modality-level"}])
+def test_processes_measure_on_their_shares_of_a_batch(frames, monkeypatch, method):
+    """As in training: so each measures in a part of the time, and together what one would."""
+
+    def targets():
+        return [torch.cat([target for _, target in parts]) for parts in batches(method_batches, frames, **method)]
+
+    alone = targets()
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        shares.append(targets())
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert torch.equal(torch.stack(parts, dim=1).flatten(0, 1), whole)
+
+
 @pytest.mark.parametrize("method", [{"method": "Modality-level"}, awc(fisher="per_sample")])
 def test_where_no_gradient_of_a_batch_is_squared_a_part_is_a_batch(frames, method):
     whole, parted = (batches(method_batches, frames, accumulation=parts, **method) for parts in (1, 4))

@@ -42,6 +42,11 @@ def test_options_reach_the_settings():
     assert settings == replace(parsed(), **changes, accumulation=4)
 
 
+def test_points_may_be_padded_in_place_of_sampled():
+    settings = parsed("--lidar-points", "all", "--mmwave-points", "7")
+    assert (settings.lidar_points, settings.mmwave_points) == (None, 7)
+
+
 def test_settings_survive_json():
     settings = parsed("--awc")
     assert Settings(**json.loads(json.dumps(asdict(settings)))) == settings

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -46,12 +47,33 @@ def test_two_processes_do_what_one_does(together, kind):
         torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["errors", "contributions", "spread"])
+def test_two_processes_measure_what_one_does(together, kind):
+    alone, *both = (
+        json.loads((together / f"measures{name}.json").read_text())[kind] for name in ("0of1", "0of2", "1of2")
+    )
+    assert both[0] == both[1]
+    for name, value in alone.items():
+        assert both[0][name] == pytest.approx(value, rel=2e-3, abs=1e-3)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_both_processes_report_the_same_and_resume_bit_for_bit(together, method):
     (whole, resumed), other = (json.loads((together / f"run{rank}.json").read_text())[method] for rank in (0, 1))
     assert whole == resumed
     assert [whole, resumed] == other
     assert whole["hardware"].startswith("2 x")
+
+
+def test_a_warning_of_torch_that_means_nothing_here_is_not_shown(monkeypatch):
+    """Every run of MetaFi in several processes met it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with processes.joined(torch.device("cpu")):
+        warnings.warn("Grad strides do not match bucket view strides. This may", UserWarning, stacklevel=1)
+        with pytest.raises(UserWarning, match="another"):
+            warnings.warn("another", UserWarning, stacklevel=1)
 
 
 def test_a_single_process_needs_no_others():

@@ -1,14 +1,17 @@
 import json
 import math
+import shutil
 from itertools import pairwise
 
 import pytest
 import torch
 
 from examples.mmfi.checkpoint import load
+from examples.mmfi.conventions import Conventions
 from examples.mmfi.data import open_data
 from examples.mmfi.dataset import PoseFrames
 from examples.mmfi.learner import Learner
+from examples.mmfi.pack import pack
 from examples.mmfi.packed import PackedClips
 from examples.mmfi.protocols import hold_out, split_clips
 from examples.mmfi.settings import Resources
@@ -16,7 +19,7 @@ from examples.mmfi.training import train
 from tests.mmfi.training.runs import awc, same_tensors, settings_for, without_batch_statistics, without_times
 
 RESULT = {
-    *("run", "simulated", "test", "test_last_epoch", "spread_mm", "poses", "epochs", "awc"),
+    *("run", "simulated", "frames", "test", "test_last_epoch", "spread_mm", "poses", "epochs", "awc"),
     *("parameters", "versions", "hardware", "seconds", "seconds_per_step"),
 }
 CPU = torch.device("cpu")
@@ -39,12 +42,30 @@ def balanced(simulated):
 def test_a_result_says_everything_in_plain_values(balanced):
     assert json.loads(json.dumps(balanced, allow_nan=False)).keys() == RESULT
     assert balanced["simulated"] is True
+    assert balanced["versions"].keys() == {"python", "awc_balance", "torch", "numpy", "scipy", "scikit-learn"}
     assert balanced["spread_mm"].keys() == {"rgb", "wifi", "target"}
     assert [len(balanced["poses"][kind]) for kind in ("true", "predicted")] == [4, 4]
     for row in balanced["epochs"]:
         assert row.keys() == {"loss", "held_out_mm", "pearson", "negative_mse"}
         assert row["pearson"].keys() == row["negative_mse"].keys() == {"rgb", "wifi"}
     assert [row["epoch"] for row in balanced["awc"]] == [1, 2]
+
+
+def test_frames_that_lack_a_modality_are_counted(simulated, tmp_path, capsys):
+    raw = tmp_path / "raw"
+    shutil.copytree(simulated[0], raw)
+    for number in (2, 3):  # of a training clip, and of a test clip
+        (raw / "E01" / "S01" / "A02" / "rgb" / f"frame{number:03d}.npy").unlink()
+    (raw / "E01" / "S05" / "A02" / "wifi-csi" / "frame001.mat").write_bytes(b"")
+    pack(raw, tmp_path / "packed", Conventions())
+    result = run(tmp_path / "packed", Resources(device="cpu", progress=True), epochs=1)
+    used = {name: part["used"] for name, part in result["frames"].items()}
+    assert sum(used.values()) == 80 - 3
+    assert used["test"] == 20 - 1
+    assert sum(part["left_out"] for part in result["frames"].values()) == 3
+    assert result["frames"]["test"]["left_out"] == 1
+    text = "{train} frames to train on, {held_out} held out, {test} to test; 3 left out, which lack a modality"
+    assert text.format(**used) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from examples.mmfi import processes
 from examples.mmfi.batches import method_batches, training_batches
 from examples.mmfi.data import open_data
+from examples.mmfi.evaluation import Evaluation
 from examples.mmfi.learner import Learner
 from examples.mmfi.settings import Resources
 from examples.mmfi.training import train
@@ -36,6 +37,9 @@ def steps_of_an_epoch(packed: Path, out: Path) -> None:
         learner.update(parts)
     state = {"model": learner.model.state_dict(), "balancer": learner.balancer.state_dict()}
     torch.save(state, out / f"state{rank}of{count}.pt")
+    held_out = Evaluation(data.held_out, settings, CPU)
+    measures = {kind: getattr(held_out, kind)(learner.model) for kind in ("errors", "contributions", "spread")}
+    (out / f"measures{rank}of{count}.json").write_text(json.dumps(measures))
 
 
 def whole_run(packed: Path, out: Path, method: dict[str, object]) -> list[object]:
