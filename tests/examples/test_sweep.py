@@ -106,8 +106,9 @@ def started(tmp_path):
 def wait_for(condition):
     for _ in range(300):
         if condition():
-            break
+            return
         time.sleep(0.1)
+    raise AssertionError("waited for half a minute")
 
 
 def test_ctrl_c_leaves_the_finished_runs(tmp_path):
