@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.ablation.conditions import CORE, GROUPS
-from benchmarks.ablation.predictors import QUANTITIES, claimed, core_rows, points, ranks
+from benchmarks.ablation.predictors import EXCESSES, QUANTITIES, claimed, core_rows, points, ranks
 from benchmarks.compare.output import bold
 from examples.report import cell as mean_pm_sd
 from examples.report import markdown_table
@@ -86,10 +86,14 @@ def telling(summary: Summary) -> str:
 
 def claims(summary: Summary) -> str:
     """How often holding back a modality alone helped or harmed, by the sign of its excess."""
-    counted = {how: claimed(points(summary, how)) for how in WAYS}
-    columns = ["excess", *(f"{words}: {what}" for words in SHORT.values() for what in ("helps", "unclear", "harms"))]
-    first = next(iter(counted.values()))
-    return markdown_table(columns, [[x, *(str(n) for c in counted.values() for n in c[x].values())] for x in first])
+    rows = []
+    for key, words in EXCESSES.items():
+        counted = [claimed(points(summary, how), key) for how in SHORT]
+        rows += [
+            [f"{words} {said}", *(str(n) for counts in counted for n in counts[said].values())] for said in counted[0]
+        ]
+    columns = [f"{words}: {what}" for words in SHORT.values() for what in ("helps", "unclear", "harms")]
+    return markdown_table(["by 95 % intervals over seeds", *columns], rows)
 
 
 def by_epoch(summary: Summary) -> str:
