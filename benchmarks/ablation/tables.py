@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.ablation.conditions import CORE, GROUPS
 from benchmarks.ablation.predictors import EXCESSES, QUANTITIES, claimed, core_rows, points, ranks
+from benchmarks.ablation.probe import SHARES
 from benchmarks.compare.output import bold
 from examples.report import cell as mean_pm_sd
 from examples.report import markdown_table
@@ -100,11 +101,9 @@ def by_epoch(summary: Summary) -> str:
     """The excess of every modality's slope along plain training, by how much of it is done, and at the best epoch."""
     looks = max((len(cell["seen"]) for cell in summary.values()), default=0)
     whole = {name: cell for name, cell in summary.items() if len(cell["seen"]) == looks}
-    columns: list[str] = []
+    columns = [f"{100 * share:g} %" for share in SHARES] if looks == len(SHARES) + 1 else [""] * (looks - 1)
     rows: list[list[str]] = []
     for name, cell in whole.items():
-        *during, _ = cell["seen"]
-        columns = [f"{100 * look['epoch'] / during[-1]['epoch']:.0f} %" for look in during]
         rows += [
             [name, modality, *(f"{look[modality]['excess']['mean']:+.2f}" for look in cell["seen"])]
             for modality in cell["modalities"]
