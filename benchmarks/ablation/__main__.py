@@ -16,7 +16,7 @@ from benchmarks.ablation.figures import draw_groups, draw_slopes, draw_strengths
 from benchmarks.ablation.plan import Plan
 from benchmarks.ablation.predictors import EXCESSES, claimed, points, ranks
 from benchmarks.ablation.summary import summarize
-from benchmarks.ablation.tables import WAYS, by_strength, markdown
+from benchmarks.ablation.tables import WAYS, markdown
 from benchmarks.ablation.training import describe, train
 from examples.machine import hardware, versions
 from examples.sweep import file_words, finished, sweep, write_json
@@ -58,7 +58,7 @@ def _write(summary: dict[str, Any], plan: Plan, command: str, out: Path) -> None
     draw_slopes(summary, out / "ablation_slopes.png")
     draw_groups(summary, out / "ablation_groups.png")
     for name, cell in summary.items():
-        if by_strength(cell):
+        if any(row["strength"] not in (0.0, middle(row["how"], row["anchor"])) for row in cell["rows"]):
             draw_strengths(cell, name, out / f"ablation_strengths_{file_words(name)}.png")
     print(f"written: {out}/ablation.json, .md and figures")
 

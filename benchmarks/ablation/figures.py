@@ -39,8 +39,8 @@ def draw_slopes(summary: Summary, file: Path) -> Path:
             axes.set_title(words, loc="left", fontsize=10)
             axes.set_xlabel(f"{excess} (plain training)")
             axes.set_ylabel(LABEL)
-    panels[0, 0].legend(fontsize=7, frameon=False, loc="upper right")
-    return _save(figure, file)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), ncols=3, fontsize=8, frameon=False, loc="lower center")
+    return _save(figure, file, below=0.07)
 
 
 def draw_groups(summary: Summary, file: Path) -> Path:
@@ -138,8 +138,8 @@ def _zero(axes: Axes) -> None:
     axes.axhline(0, color="black", lw=0.8)
 
 
-def _save(figure: Any, file: Path) -> Path:  # noqa: ANN401 - matplotlib has no types
-    figure.tight_layout()
+def _save(figure: Any, file: Path, below: float = 0.0) -> Path:  # noqa: ANN401 - matplotlib has no types
+    figure.tight_layout(rect=(0, below, 1, 1))
     picture = BytesIO()
     figure.savefig(picture, format=file.suffix[1:])
     plt.close(figure)

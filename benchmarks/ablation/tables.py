@@ -9,6 +9,7 @@ from benchmarks.ablation.conditions import CORE, GROUPS
 from benchmarks.ablation.predictors import EXCESSES, QUANTITIES, claimed, core_rows, points, ranks
 from benchmarks.ablation.probe import SHARES
 from benchmarks.compare.output import bold
+from benchmarks.compare.summary import paired_interval
 from examples.report import cell as mean_pm_sd
 from examples.report import markdown_table
 
@@ -40,10 +41,12 @@ def markdown(summary: Summary) -> str:
 def groups(summary: Summary) -> str:
     """Change of the test error in percent when superior or inferior modalities are held back."""
     columns = ["cell", "test error", "superior are mostly"]
-    columns += [f"{group}: {words}" for words in SHORT.values() for group in GROUPS[:2]]
+    columns += [f"{words}: {what}" for words in SHORT.values() for what in (*GROUPS[:2], "superior minus inferior")]
     rows = []
     for name, cell in summary.items():
-        changes = [_percent(core_rows(cell, how), group) for how in WAYS for group in GROUPS[:2]]
+        changes = []
+        for how in WAYS:
+            changes += [_percent(core_rows(cell, how), group) for group in GROUPS[:2]] + [bold(direction(cell, how))]
         rows.append([name, f"{mean_pm_sd(cell['plain']['test'])} {cell['unit']}", _superior(cell), *changes])
     return markdown_table(columns, rows)
 
@@ -137,6 +140,15 @@ def way(row: dict[str, Any]) -> str:
     name = {"fisher": "Fisher", "plain": "plain", "slow": "steps times", "freeze": "frozen"}[row["how"]]
     strength = {"slow": f" {row['strength']:g}", "freeze": ""}.get(row["how"], f", {row['strength']:g}")
     return f"{name}{towards[row['anchor']]}{strength}, {100 * row['window']:g} % of the epochs"
+
+
+def direction(cell: dict[str, Any], how: str) -> dict[str, float | None] | None:
+    """Superior minus inferior held back, paired by seed, in percent of plain training: below 0 the paper is right."""
+    tests = {row["whom"]: {s: kept["test"] for s, kept in row["by_seed"].items()} for row in core_rows(cell, how)}
+    plain = {seed: kept["test"] for seed, kept in cell["plain"]["by_seed"].items()}
+    one, other = (tests.get(group, {}) for group in GROUPS[:2])
+    found = [100 * (one[s] - other[s]) / plain[s] for s in one if s in other and plain.get(s)]
+    return paired_interval(found) if found else None
 
 
 def _rows(columns: Sequence[str], shown: Sequence[dict[str, Any]]) -> list[list[str]]:
