@@ -28,10 +28,10 @@ FEATURE = 64
 def regression(data: str | None = None) -> Task:
     """The standardised Zernike moments."""
     tables, labels = _read(data)
-    splits = _split(tables, tables[TARGET], labels, standardise=True)
+    splits = split({m: tables[m] for m in MODALITIES}, tables[TARGET], labels, standardise=True)
     build = partial(Model, {m: tables[m].shape[1] for m in MODALITIES}, tables[TARGET].shape[1])
     return Task(
-        "mfeat, regression", "MSE x 1000", splits, build, mse_loss, _squared_error,
+        "mfeat, regression", "MSE x 1000", splits, build, mse_loss, squared_error,
         epochs=60, batch_size=64, feature=FEATURE,
     )  # fmt: skip
 
@@ -39,10 +39,10 @@ def regression(data: str | None = None) -> Task:
 def classification(data: str | None = None) -> Task:
     """The ten digits."""
     tables, labels = _read(data)
-    splits = _split(tables, labels, labels, standardise=False)
+    splits = split({m: tables[m] for m in MODALITIES}, labels, labels, standardise=False)
     build = partial(Model, {m: tables[m].shape[1] for m in MODALITIES}, 10)
     return Task(
-        "mfeat, classification", "errors, %", splits, build, cross_entropy, _wrong, "negative_cross_entropy",
+        "mfeat, classification", "errors, %", splits, build, cross_entropy, wrong, "negative_cross_entropy",
         epochs=60, batch_size=64, feature=FEATURE,
     )  # fmt: skip
 
@@ -90,8 +90,15 @@ def _without_copies(rows: Tensor) -> Tensor:
     return torch.tensor(sorted(first.values()))
 
 
-def _split(tables: dict[str, Tensor], target: Tensor, labels: Tensor, *, standardise: bool) -> Splits:
-    """Samples of every class, drawn once for all seeds: what is tested is never trained on or chosen by."""
+def split(tables: dict[str, Tensor], target: Tensor, labels: Tensor, *, standardise: bool) -> Splits:
+    """Samples of every class, drawn once for all seeds: what is tested is never trained on or chosen by.
+
+    Args:
+        tables: Inputs by modality, one row a sample; their columns are standardised.
+        target: One row a sample.
+        labels: Of which every part gets its share.
+        standardise: Whether to standardise the target, too.
+    """
     generator = torch.Generator().manual_seed(0)
     train, held_out, test = [], [], []
     for label in labels.unique():
@@ -102,7 +109,7 @@ def _split(tables: dict[str, Tensor], target: Tensor, labels: Tensor, *, standar
         held_out.append(rows[first:second])
         test.append(rows[second:])
     chosen = torch.cat(train)
-    inputs = {modality: _standardised(tables[modality], chosen) for modality in MODALITIES}
+    inputs = {modality: _standardised(table, chosen) for modality, table in tables.items()}
     samples = Samples(inputs, _standardised(target, chosen) if standardise else target)
     return Splits(samples.take(chosen), samples.take(torch.cat(held_out)), samples.take(torch.cat(test)))
 
@@ -112,9 +119,11 @@ def _standardised(table: Tensor, rows: Tensor) -> Tensor:
     return (table - table[rows].mean(0)) / table[rows].std(0).clamp(min=1e-6)
 
 
-def _squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Of each sample, times 1000."""
     return 1000 * (prediction - target).square().mean(1)
 
 
-def _wrong(prediction: Tensor, target: Tensor) -> Tensor:
+def wrong(prediction: Tensor, target: Tensor) -> Tensor:
+    """Errors in per cent."""
     return 100.0 * (prediction.argmax(1) != target)
