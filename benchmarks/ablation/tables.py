@@ -116,7 +116,8 @@ def by_epoch(summary: Summary) -> str:
 
 def by_strength(cell: dict[str, Any]) -> str:
     """Every way and strength in its usual window, by whom; empty where only the core was run."""
-    columns = [*GROUPS, *cell["modalities"]]
+    done = {row["whom"] for row in cell["rows"]}
+    columns = [whom for whom in (*GROUPS, *cell["modalities"]) if whom in done]
     rows = _rows(columns, [row for row in cell["rows"] if _is_usual(row)])
     return markdown_table(["held back", *columns], rows) if len(rows) > len(CORE) else ""
 
