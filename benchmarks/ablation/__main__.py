@@ -14,9 +14,9 @@ from benchmarks.ablation.cells import CELLS, cell_named, cells_of
 from benchmarks.ablation.conditions import PARTS, STRENGTHS, middle
 from benchmarks.ablation.figures import draw_groups, draw_slopes, draw_strengths
 from benchmarks.ablation.plan import Plan
-from benchmarks.ablation.predictors import claimed, points, ranks
+from benchmarks.ablation.predictors import EXCESSES, claimed, points, ranks
 from benchmarks.ablation.summary import summarize
-from benchmarks.ablation.tables import WAYS, by_strength, markdown
+from benchmarks.ablation.tables import WAYS, markdown
 from benchmarks.ablation.training import describe, train
 from examples.machine import hardware, versions
 from examples.sweep import file_words, finished, sweep, write_json
@@ -49,13 +49,16 @@ def _write(summary: dict[str, Any], plan: Plan, command: str, out: Path) -> None
     machine = {"versions": versions(), "hardware": hardware(torch.device("cpu"))}
     about = {"command": command, **machine, "seeds": plan.seeds, "middle_strengths": _middles()}
     found = {how: points(summary, how) for how in WAYS}
-    telling = {how: {"points": p, "ranks": ranks(p), "claimed": claimed(p)} for how, p in found.items()}
+    telling = {
+        how: {"points": p, "ranks": ranks(p), "claimed": {key: claimed(p, key) for key in EXCESSES}}
+        for how, p in found.items()
+    }
     write_json(out / "ablation.json", {**about, "cells": summary, "telling": telling})
     write_whole(out / "ablation.md", markdown(summary) + "\n")
     draw_slopes(summary, out / "ablation_slopes.png")
     draw_groups(summary, out / "ablation_groups.png")
     for name, cell in summary.items():
-        if by_strength(cell):
+        if any(row["strength"] not in (0.0, middle(row["how"], row["anchor"])) for row in cell["rows"]):
             draw_strengths(cell, name, out / f"ablation_strengths_{file_words(name)}.png")
     print(f"written: {out}/ablation.json, .md and figures")
 

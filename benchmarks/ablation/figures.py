@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from awc_balance.report.files import write_whole
 from benchmarks.ablation.conditions import GROUPS, USUAL
-from benchmarks.ablation.predictors import core_rows, points
+from benchmarks.ablation.predictors import EXCESSES, core_rows, points
 from benchmarks.ablation.tables import WAYS
 
 Summary = dict[str, Any]
@@ -31,19 +31,16 @@ LABEL = "change of the test error, %"
 def draw_slopes(summary: Summary, file: Path) -> Path:
     """One modality held back: the change of the test error against the excess of its slope in plain training."""
     plt.rcParams.update(STYLE)
-    figure, panels = plt.subplots(1, len(WAYS), figsize=(5.6 * len(WAYS), 4.6))
-    for axes, (how, words) in zip(panels, WAYS.items(), strict=True):
-        for number, (name, marker) in enumerate(zip(summary, MARKERS, strict=False)):
-            mine = [point for point in points(summary, how) if point["cell"] == name]
-            _scatter(axes, mine, name, PALETTE[number], marker)
-        _zero(axes)
-        axes.axvline(0, color="black", lw=0.6, alpha=0.4)
-        _percent_scale(axes, "y")
-        axes.set_title(words, loc="left", fontsize=10)
-        axes.set_xlabel("excess: slope on training minus on held-out samples, plain training")
-        axes.set_ylabel(LABEL)
-    panels[0].legend(fontsize=7, frameon=False, loc="upper right")
-    return _save(figure, file)
+    size = (5.6 * len(WAYS), 4.2 * len(EXCESSES))
+    figure, panels = plt.subplots(len(EXCESSES), len(WAYS), figsize=size, sharex="row", sharey="col")
+    for row, (key, excess) in zip(panels, EXCESSES.items(), strict=True):
+        for axes, (how, words) in zip(row, WAYS.items(), strict=True):
+            _slopes_panel(axes, summary, how, key)
+            axes.set_title(words, loc="left", fontsize=10)
+            axes.set_xlabel(f"{excess} (plain training)")
+            axes.set_ylabel(LABEL)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), ncols=3, fontsize=8, frameon=False, loc="lower center")
+    return _save(figure, file, below=0.07)
 
 
 def draw_groups(summary: Summary, file: Path) -> Path:
@@ -90,20 +87,24 @@ def draw_strengths(cell: dict[str, Any], title: str, file: Path) -> Path:
     return _save(figure, file)
 
 
-def _scatter(axes: Axes, found: Sequence[dict[str, Any]], name: str, colour: str, marker: str) -> None:
-    key = "slope, held out, below training"
-    for number, point in enumerate(found):
-        value = point["percent"]
-        away = [[value["mean"] - value["low"]], [value["high"] - value["mean"]]]
-        wide = point["excess"]
-        sideways = [[wide["mean"] - wide["low"]], [wide["high"] - wide["mean"]]]
-        axes.errorbar(
-            point[key], value["mean"], yerr=away, xerr=sideways, color=colour, marker=marker, ms=5, lw=0.8,
-            label=name if number == 0 else None,
-        )  # fmt: skip
-        axes.annotate(
-            point["modality"], (point[key], value["mean"]), (4, 4), textcoords="offset points", fontsize=6, color=colour
-        )
+def _slopes_panel(axes: Axes, summary: Summary, how: str, key: str) -> None:
+    """One point for every cell and modality."""
+    for number, (name, marker) in enumerate(zip(summary, MARKERS, strict=False)):
+        mine = [point for point in points(summary, how) if point["cell"] == name]
+        _scatter(axes, mine, key, {"label": name, "color": PALETTE[number], "marker": marker})
+    _zero(axes)
+    axes.axvline(0, color="black", lw=0.6, alpha=0.4)
+    _percent_scale(axes, "y")
+
+
+def _scatter(axes: Axes, found: Sequence[dict[str, Any]], key: str, style: dict[str, Any]) -> None:
+    for point in found:
+        across, up = point[key], point["percent"]
+        sideways, away = ([[v["mean"] - v["low"]], [v["high"] - v["mean"]]] for v in (across, up))
+        axes.errorbar(across["mean"], up["mean"], yerr=away, xerr=sideways, ms=5, lw=0.8, **style)
+        place = (across["mean"], up["mean"])
+        axes.annotate(point["modality"], place, (4, 4), textcoords="offset points", fontsize=6, color=style["color"])
+        style = style | {"label": None}  # one entry in the legend
 
 
 def _bar(axes: Axes, value: dict[str, float], place: float, colour: str, label: str | None) -> None:
@@ -137,8 +138,8 @@ def _zero(axes: Axes) -> None:
     axes.axhline(0, color="black", lw=0.8)
 
 
-def _save(figure: Any, file: Path) -> Path:  # noqa: ANN401 - matplotlib has no types
-    figure.tight_layout()
+def _save(figure: Any, file: Path, below: float = 0.0) -> Path:  # noqa: ANN401 - matplotlib has no types
+    figure.tight_layout(rect=(0, below, 1, 1))
     picture = BytesIO()
     figure.savefig(picture, format=file.suffix[1:])
     plt.close(figure)

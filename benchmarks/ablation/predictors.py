@@ -14,8 +14,11 @@ Quantity = Callable[[dict[str, dict[str, float]], dict[str, dict[str, float]]], 
 
 QUANTITIES: dict[str, Quantity] = {
     "slope, held out, below training": lambda own, _: own["excess"]["mean"],
+    "the same, training slope not relative": lambda own, _: own["excess_unscaled"]["mean"],
     "slope, held out (negative)": lambda own, _: -own["slopes_held_out"]["mean"],
-    "the same, not relative (negative)": lambda own, whole: -own["slopes_held_out"]["mean"] * whole["held_out"]["mean"],
+    "slope, held out, not relative (negative)": lambda own, whole: (
+        -own["slopes_held_out"]["mean"] * whole["held_out"]["mean"]
+    ),
     "contribution, held out": lambda own, _: own["contributions_held_out"]["mean"],
     "contribution, training minus held out": lambda own, _: own["gap"]["mean"],
     "this gap as a share of the one on training": lambda own, _: (
@@ -25,6 +28,10 @@ QUANTITIES: dict[str, Quantity] = {
     "cost of leaving it out (negative)": lambda own, _: -own["costs_held_out"]["mean"],
 }
 """From what was seen of a modality and of the whole prediction at the best epoch; more should mean a larger gain."""
+
+
+EXCESSES = {"excess": "excess", "excess_unscaled": "excess, training slope not relative"}
+"""Two forms of one quantity; the second was thought of when the first had failed for classes."""
 
 
 def points(summary: Summary, how: str) -> list[dict[str, Any]]:
@@ -41,10 +48,8 @@ def points(summary: Summary, how: str) -> list[dict[str, Any]]:
             modality = row["whom"]
             if modality in cell["modalities"] and row["percent"] is not None:
                 quantities = {key: quantity(seen[modality], seen["whole"]) for key, quantity in QUANTITIES.items()}
-                ends = interval_of(seen[modality]["excess"], row["seeds"])
-                found.append(
-                    {"cell": name, "modality": modality, **quantities, "excess": ends, "percent": row["percent"]}
-                )
+                ends = {key: interval_of(seen[modality][key], row["seeds"]) for key in EXCESSES}
+                found.append({"cell": name, "modality": modality, **quantities, **ends, "percent": row["percent"]})
     return found
 
 
@@ -82,16 +87,15 @@ def interval_of(value: dict[str, float], seeds: int) -> dict[str, float]:
     return {"mean": value["mean"], "low": value["mean"] - half, "high": value["mean"] + half}
 
 
-def claimed(found: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def claimed(found: list[dict[str, Any]], excess: str = "excess") -> dict[str, dict[str, int]]:
     """How often holding back one modality helped, did not matter or harmed, by the sign of its excess.
 
     Both by 95 % intervals: "unclear" is what holds zero.
     """
-    words = {"excess": ("above 0", "unclear", "below 0"), "percent": ("harms", "unclear", "helps")}
-    counts = {excess: dict.fromkeys(words["percent"][::-1], 0) for excess in words["excess"]}
+    said, done = ("above 0", "unclear", "below 0"), ("harms", "unclear", "helps")
+    counts = {word: dict.fromkeys(done[::-1], 0) for word in said}
     for point in found:
-        said, done = (words[key][_sign(point[key])] for key in words)
-        counts[said][done] += 1
+        counts[said[_sign(point[excess])]][done[_sign(point["percent"])]] += 1
     return counts
 
 

@@ -84,8 +84,11 @@ def _seen_of(modality: str, looks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for part in ("train", "held_out")
         for quantity in ("contributions", "slopes", "shares", "costs")
     }
-    pairs = zip(values["slopes_train"], values["slopes_held_out"], strict=True)
-    values["excess"] = [min(1.0, train) - other for train, other in pairs]
+    wholes = [look["train"]["whole"] for look in looks]
+    slopes = [*zip(values["slopes_train"], values["slopes_held_out"], wholes, strict=True)]
+    values["excess"] = [min(1.0, train) - other for train, other, _ in slopes]
+    # Where classes are separated in training, all factors there are large, and what they are relative to says nothing.
+    values["excess_unscaled"] = [min(1.0, whole * train) - other for train, other, whole in slopes]
     gaps = zip(values["contributions_train"], values["contributions_held_out"], strict=True)
     values["gap"] = [train - other for train, other in gaps]
     return {name: mean_and_sd(found) for name, found in values.items()}

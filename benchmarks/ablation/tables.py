@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.ablation.conditions import CORE, GROUPS
-from benchmarks.ablation.predictors import QUANTITIES, claimed, core_rows, points, ranks
+from benchmarks.ablation.predictors import EXCESSES, QUANTITIES, claimed, core_rows, points, ranks
+from benchmarks.ablation.probe import SHARES
 from benchmarks.compare.output import bold
+from benchmarks.compare.summary import paired_interval
 from examples.report import cell as mean_pm_sd
 from examples.report import markdown_table
 
@@ -39,10 +41,12 @@ def markdown(summary: Summary) -> str:
 def groups(summary: Summary) -> str:
     """Change of the test error in percent when superior or inferior modalities are held back."""
     columns = ["cell", "test error", "superior are mostly"]
-    columns += [f"{group}: {words}" for words in SHORT.values() for group in GROUPS[:2]]
+    columns += [f"{words}: {what}" for words in SHORT.values() for what in (*GROUPS[:2], "superior minus inferior")]
     rows = []
     for name, cell in summary.items():
-        changes = [_percent(core_rows(cell, how), group) for how in WAYS for group in GROUPS[:2]]
+        changes = []
+        for how in WAYS:
+            changes += [_percent(core_rows(cell, how), group) for group in GROUPS[:2]] + [bold(direction(cell, how))]
         rows.append([name, f"{mean_pm_sd(cell['plain']['test'])} {cell['unit']}", _superior(cell), *changes])
     return markdown_table(columns, rows)
 
@@ -86,21 +90,23 @@ def telling(summary: Summary) -> str:
 
 def claims(summary: Summary) -> str:
     """How often holding back a modality alone helped or harmed, by the sign of its excess."""
-    counted = {how: claimed(points(summary, how)) for how in WAYS}
-    columns = ["excess", *(f"{words}: {what}" for words in SHORT.values() for what in ("helps", "unclear", "harms"))]
-    first = next(iter(counted.values()))
-    return markdown_table(columns, [[x, *(str(n) for c in counted.values() for n in c[x].values())] for x in first])
+    rows = []
+    for key, words in EXCESSES.items():
+        counted = [claimed(points(summary, how), key) for how in SHORT]
+        rows += [
+            [f"{words} {said}", *(str(n) for counts in counted for n in counts[said].values())] for said in counted[0]
+        ]
+    columns = [f"{words}: {what}" for words in SHORT.values() for what in ("helps", "unclear", "harms")]
+    return markdown_table(["by 95 % intervals over seeds", *columns], rows)
 
 
 def by_epoch(summary: Summary) -> str:
     """The excess of every modality's slope along plain training, by how much of it is done, and at the best epoch."""
     looks = max((len(cell["seen"]) for cell in summary.values()), default=0)
     whole = {name: cell for name, cell in summary.items() if len(cell["seen"]) == looks}
-    columns: list[str] = []
+    columns = [f"{100 * share:g} %" for share in SHARES] if looks == len(SHARES) + 1 else [""] * (looks - 1)
     rows: list[list[str]] = []
     for name, cell in whole.items():
-        *during, _ = cell["seen"]
-        columns = [f"{100 * look['epoch'] / during[-1]['epoch']:.0f} %" for look in during]
         rows += [
             [name, modality, *(f"{look[modality]['excess']['mean']:+.2f}" for look in cell["seen"])]
             for modality in cell["modalities"]
@@ -110,7 +116,8 @@ def by_epoch(summary: Summary) -> str:
 
 def by_strength(cell: dict[str, Any]) -> str:
     """Every way and strength in its usual window, by whom; empty where only the core was run."""
-    columns = [*GROUPS, *cell["modalities"]]
+    done = {row["whom"] for row in cell["rows"]}
+    columns = [whom for whom in (*GROUPS, *cell["modalities"]) if whom in done]
     rows = _rows(columns, [row for row in cell["rows"] if _is_usual(row)])
     return markdown_table(["held back", *columns], rows) if len(rows) > len(CORE) else ""
 
@@ -134,6 +141,15 @@ def way(row: dict[str, Any]) -> str:
     name = {"fisher": "Fisher", "plain": "plain", "slow": "steps times", "freeze": "frozen"}[row["how"]]
     strength = {"slow": f" {row['strength']:g}", "freeze": ""}.get(row["how"], f", {row['strength']:g}")
     return f"{name}{towards[row['anchor']]}{strength}, {100 * row['window']:g} % of the epochs"
+
+
+def direction(cell: dict[str, Any], how: str) -> dict[str, float | None] | None:
+    """Superior minus inferior held back, paired by seed, in percent of plain training: below 0 the paper is right."""
+    tests = {row["whom"]: {s: kept["test"] for s, kept in row["by_seed"].items()} for row in core_rows(cell, how)}
+    plain = {seed: kept["test"] for seed, kept in cell["plain"]["by_seed"].items()}
+    one, other = (tests.get(group, {}) for group in GROUPS[:2])
+    found = [100 * (one[s] - other[s]) / plain[s] for s in one if s in other and plain.get(s)]
+    return paired_interval(found) if found else None
 
 
 def _rows(columns: Sequence[str], shown: Sequence[dict[str, Any]]) -> list[list[str]]:
