@@ -280,6 +280,8 @@ def _merged(first: _Fold, second: _Fold) -> _Fold:
 def _solve(curvature: Tensor, slope: Tensor) -> Tensor:
     """Newton steps `[W, k]`; 0 where nothing depends on the factors."""
     diagonal = curvature.diagonal(dim1=1, dim2=2)
-    ridge = RIDGE * diagonal.mean(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    mean = diagonal.mean(1, keepdim=True)
+    # Of parts that are all 0 any ridge will do, but one too small to divide by.
+    ridge = torch.where(mean > torch.finfo(torch.float64).tiny / RIDGE, RIDGE * mean, 1.0)
     step: Tensor = torch.linalg.solve(curvature + torch.diag_embed(ridge.expand_as(diagonal)), slope)
     return step
