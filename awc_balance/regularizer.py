@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from awc_balance.anchors import Anchored, check_parameters
 from awc_balance.batches import Progress, Step, device_of, iterate
+from awc_balance.calibration.judgement import Verdict
 from awc_balance.calibration.rule import CalibrationRule, Decision, pull_to_zero
+from awc_balance.calibration.slopes import Slopes
 from awc_balance.checks import check_callable, check_choice, check_count, check_numbers
 from awc_balance.contributions import ShapleyContribution
 from awc_balance.contributions.profits import as_profit
@@ -272,6 +274,27 @@ class AWCRegularizer(Anchored):
             ValueError: If a gradient is sparse.
         """
         add_penalty_gradient_(self._parts())
+
+    def verdict(self, loader: Iterable[Any], *, alone: Mapping[str, Slopes] | None = None) -> Verdict:
+        """At the end of a training with rule="calibration": balanced, or who is idle, overfits or starves the others.
+
+        Measures the model on all training batches and all held-out batches; `print` it to read it.
+
+        Args:
+            loader: The training batches.
+            alone: What models that were trained on one modality alone make of the held-out batches; see
+                `awc_balance.calibration.verdict`.
+
+        Raises:
+            RuntimeError: If the rule is another one, or an encoder does not run.
+            ValueError: If a loader is empty, or a prediction or target is not finite.
+        """
+        if self._rule is None:
+            raise RuntimeError(
+                "A verdict needs batches that the model is not trained on. Got none, as rule='paper'. Pass "
+                "rule='calibration', or compare two measurements of Calibration by awc_balance.calibration.verdict."
+            )
+        return self._rule.verdict(loader, alone)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a resumed run needs beside the buffers, as plain values."""

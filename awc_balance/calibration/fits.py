@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import reduce
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ and what two parts cannot be told apart by is left alone."""
 _STEPS, _LARGEST_STEP, _CLOSE = 50, 0.5, 1e-7
 
 
+Kind: TypeAlias = Literal["squared", "classes", "binary"]
 _Fold: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
@@ -39,9 +40,11 @@ class Minimum(NamedTuple):
 class Fit(ABC):
     """Samples with the parts of their predictions, and the loss as a function of the parts' factors.
 
-    The loss is that of base + sum_m g_m q_m, with a factor g_m for the part q_m of every modality, and 1 for all of
-    them in the model as it is.
+    The loss is that of base + sum_k g_k q_k, with a factor g_k for every part q_k, and 1 for all of them in the model
+    as it is.
     """
+
+    kind: Kind
 
     @abstractmethod
     def add(self, parts: Parts, target: Tensor) -> None:
@@ -56,13 +59,13 @@ class Fit(ABC):
         """The smallest loss over g = A x.
 
         Args:
-            directions: A, `[M, k]`, float64.
+            directions: A, `[K, k]`, float64.
             weights: How often each fold is counted, `[W, folds]`, float64.
         """
 
     @abstractmethod
-    def sizes(self) -> Tensor:
-        """How much the loss changes with the factor of each part: its second derivative at 1, `[M]`."""
+    def sizes(self, directions: Tensor) -> Tensor:
+        """How much the loss changes along each of some directions `[K, k]`: its second derivative at 1, `[k]`."""
 
     @abstractmethod
     def over(self, processes: Processes) -> Fit:
@@ -78,6 +81,7 @@ class SquaredFit(Fit):
 
     def __init__(self) -> None:
         """Without samples."""
+        self.kind = "squared"
         self._folds: list[_Fold] = []
         self._size = 0
 
@@ -112,10 +116,10 @@ class SquaredFit(Fit):
         loss = rest + 2 * (moved * slope).sum(1) + torch.einsum("wm,wmk,wk->w", moved, curvature, moved)
         return Minimum(ones - step, loss / samples)
 
-    def sizes(self) -> Tensor:
-        """The variance of every part, summed over outputs."""
+    def sizes(self, directions: Tensor) -> Tensor:
+        """The variance of the parts along every direction, summed over outputs."""
         samples, scatter = self._pooled(torch.ones(1, self.folds(), dtype=torch.float64))
-        return scatter[0].diagonal()[:-1] / samples
+        return (directions.T @ scatter[0, :-1, :-1] @ directions).diagonal() / samples
 
     def over(self, processes: Processes) -> SquaredFit:
         """The folds of all processes, one after the other."""
@@ -155,6 +159,7 @@ class LogisticFit(Fit):
 
     def __init__(self, *, classes: bool) -> None:
         """Without samples."""
+        self.kind = "classes" if classes else "binary"
         self._classes = classes
         self._batches: list[tuple[Tensor, Tensor, Tensor]] = []
         self._expansions: dict[tuple[float, ...], _Expansion] = {}
@@ -190,11 +195,12 @@ class LogisticFit(Fit):
         loss = weights @ around.losses / total - (step * slope).sum(1) / 2
         return Minimum(around.factors - step, loss)
 
-    def sizes(self) -> Tensor:
-        """The variance of every part's logits, as probable as the model takes each outcome to be."""
+    def sizes(self, directions: Tensor) -> Tensor:
+        """The variance of the logits along every direction, as probable as the model takes each outcome to be."""
         base, wanted, parts = self._samples()
         counted = torch.full((len(base),), 1 / len(base), dtype=torch.float64)
-        return self._derivatives(base + parts.sum(0), wanted, parts, counted)[1].diagonal()
+        along = torch.einsum("mk,mnc->knc", directions, parts)
+        return self._derivatives(base + parts.sum(0), wanted, along, counted)[1].diagonal()
 
     def over(self, processes: Processes) -> LogisticFit:
         """The samples of all processes, one after the other."""
@@ -274,6 +280,8 @@ def _merged(first: _Fold, second: _Fold) -> _Fold:
 def _solve(curvature: Tensor, slope: Tensor) -> Tensor:
     """Newton steps `[W, k]`; 0 where nothing depends on the factors."""
     diagonal = curvature.diagonal(dim1=1, dim2=2)
-    ridge = RIDGE * diagonal.mean(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    mean = diagonal.mean(1, keepdim=True)
+    # Of parts that are all 0 any ridge will do, but one too small to divide by.
+    ridge = torch.where(mean > torch.finfo(torch.float64).tiny / RIDGE, RIDGE * mean, 1.0)
     step: Tensor = torch.linalg.solve(curvature + torch.diag_embed(ridge.expand_as(diagonal)), slope)
     return step

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from awc_balance.batches import Step
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
 from awc_balance.calibration.excess import next_strengths
+from awc_balance.calibration.judgement import Verdict
 from awc_balance.calibration.slopes import Slopes
+from awc_balance.calibration.verdict import verdict
 from awc_balance.encoders import Encoders, parameters_by_modality
 from awc_balance.processes import ProcessGroup
 
@@ -24,6 +26,11 @@ _LOSSES: dict[str, CalibrationLoss] = {
     "accuracy": "cross_entropy",
     "negative_binary_cross_entropy": "binary_cross_entropy",
 }
+
+
+def loss_of(profit: object) -> CalibrationLoss:
+    """The loss for the targets of a profit of that name; any other object leaves that to the targets."""
+    return _LOSSES.get(profit, "auto") if isinstance(profit, str) else "auto"
 
 
 class Decision(NamedTuple):
@@ -77,8 +84,7 @@ class CalibrationRule:
                 "Pass held_out=loader, of a part of the training data, never of the test data."
             )
         self.held_out = held_out
-        loss = _LOSSES.get(profit, "auto") if isinstance(profit, str) else "auto"
-        self._calibration = Calibration(model, encoders, loss, step=step, process_group=process_group)
+        self._calibration = Calibration(model, encoders, loss_of(profit), step=step, process_group=process_group)
 
     def decide(self, before: Mapping[str, float], loader: Iterable[Any], held_out: Iterable[Any]) -> Decision:
         """The strengths of the coming epoch.
@@ -90,6 +96,16 @@ class CalibrationRule:
         """
         training, others = (self._calibration.evaluate(batches, costs=False) for batches in (loader, held_out))
         return Decision(next_strengths(before, training, others), training, others)
+
+    def verdict(self, loader: Iterable[Any], alone: Mapping[str, Slopes] | None) -> Verdict:
+        """On the model as it is.
+
+        Args:
+            loader: Training batches.
+            alone: See `verdict`.
+        """
+        training = self._calibration.evaluate(loader, costs=False)
+        return verdict(training, self._calibration.evaluate(self.held_out), alone)
 
 
 def pull_to_zero(encoders: Mapping[str, nn.Module], traces: Mapping[str, float]) -> dict[str, dict[str, Tensor]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from awc_balance.calibration.fits import Fit
+from awc_balance.calibration.refit import Estimate, Worth
 from awc_balance.contributions.intervals import jackknife_margin
 
 T = TypeVar("T")
@@ -37,11 +38,17 @@ class Slopes(Mapping[str, float]):
     """The factor of the whole prediction at which the loss is smallest."""
     whole_interval: Interval | None
     costs: dict[str, float]
-    """By how much the loss grows without the modality's part, all other parts being scaled anew: 0.02 is 2 %. Empty if
-    they were not wanted."""
+    """By how much the squared error grows without the modality, when a new head makes the best of what all others put
+    out: 0.02 is 2 %; see `calibration.refit`. Empty if costs were not wanted, or cannot be told."""
     cost_intervals: dict[str, Interval] | None
     shares: dict[str, float]
     """How large each part is: its share in the second derivatives of the loss by the factors; they sum to 1."""
+    joint_costs: dict[frozenset[str], float] = field(default_factory=dict)
+    """The same for leaving several modalities out at once: all of them, and those that may be worth little."""
+    joint_cost_intervals: dict[frozenset[str], Interval] | None = None
+    unused: dict[str, float] = field(default_factory=dict)
+    """Which share of the squared error that is left could be predicted from the features of the modality."""
+    unused_intervals: dict[str, Interval] | None = None
 
     def __getitem__(self, modality: str) -> float:
         """The slope of a modality."""
@@ -64,49 +71,50 @@ class Slopes(Mapping[str, float]):
         return f"Slopes({', '.join(parts)})"
 
 
-def slopes_of(fit: Fit, modalities: Sequence[str], *, costs: bool = True) -> Slopes:
+def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth | None = None) -> Slopes:
     """The slopes of the samples of a fit, with intervals by leaving out each fold in turn.
 
     Args:
         fit: The samples.
+        owners: The share of every part that belongs to each modality, `[K, M]`.
         modalities: Their names.
-        costs: Whether costs are wanted, which take a fit for each modality.
+        worth: What modalities are worth, if that was measured.
     """
     folds, count = fit.folds(), len(modalities)
     every = torch.ones(1, folds, dtype=torch.float64)
-    weights = torch.cat([every, every - torch.eye(folds, dtype=torch.float64)])
-    found = _estimates(fit, count, weights, costs=costs)
+    found = _slopes(fit, owners, torch.cat([every, every - torch.eye(folds, dtype=torch.float64)]))
     ends = None
     if folds > 1:
         margin = jackknife_margin(found[1:])
         ends = [tuple(pair) for pair in torch.stack([found[0] - margin, found[0] + margin], 1).tolist()]
-    sizes = fit.sizes()
-    by_modality = slice(count), slice(count + 1, None)
-    values, grown = (_named(modalities, found[0].tolist()[some]) for some in by_modality)
-    intervals, grown_intervals = (None if ends is None else _named(modalities, ends[some]) for some in by_modality)
+    values, sizes = found[0].tolist(), fit.sizes(owners)
+    costs, unused = ({}, {}) if worth is None else worth
+    single = {next(iter(some)): cost for some, cost in costs.items() if len(some) == 1}
+    joint = {some: cost for some, cost in costs.items() if len(some) > 1 or len(some) == count}
     return Slopes(
-        values_by_modality=values,
-        intervals=intervals,
-        whole=found[0, count].item(),
+        values_by_modality=dict(zip(modalities, values[:count], strict=True)),
+        intervals=None if ends is None else dict(zip(modalities, ends[:count], strict=True)),
+        whole=values[count],
         whole_interval=None if ends is None else ends[count],
-        costs=grown,
-        cost_intervals=grown_intervals,
-        shares=_named(modalities, (sizes / sizes.sum().clamp(min=_TINY)).tolist()),
+        shares=dict(zip(modalities, (sizes / sizes.sum().clamp(min=_TINY)).tolist(), strict=True)),
+        costs=_values(single),
+        cost_intervals=_ends(single),
+        joint_costs=_values(joint),
+        joint_cost_intervals=_ends(joint),
+        unused=_values(unused),
+        unused_intervals=_ends(unused),
     )
 
 
-def _named(modalities: Sequence[str], values: Sequence[T]) -> dict[str, T]:
-    """By modality; empty where there are no values."""
-    return dict(zip(modalities, values, strict=bool(values)))
+def _values(estimates: Mapping[T, Estimate]) -> dict[T, float]:
+    return {key: value for key, (value, _, _) in estimates.items()}
 
 
-def _estimates(fit: Fit, modalities: int, weights: Tensor, *, costs: bool) -> Tensor:
-    """Relative slopes, the slope of the whole, and the costs if wanted, side by side, `[W, M + 1 + M]`."""
-    each = torch.eye(modalities, dtype=torch.float64)
-    whole = fit.minimum(torch.ones(modalities, 1, dtype=torch.float64), weights).factors
-    best = fit.minimum(each, weights)
-    slopes = torch.cat([best.factors / whole.clamp(min=_LEAST_WHOLE), whole], 1)
-    if not costs:
-        return slopes
-    without = torch.stack([fit.minimum(each - torch.diag(one), weights).loss for one in each], 1)
-    return torch.cat([slopes, without / best.loss.clamp(min=_TINY).unsqueeze(1) - 1], 1)
+def _ends(estimates: Mapping[T, Estimate]) -> dict[T, Interval] | None:
+    return {key: (low, high) for key, (_, low, high) in estimates.items()} or None
+
+
+def _slopes(fit: Fit, owners: Tensor, weights: Tensor) -> Tensor:
+    """Relative slopes and the slope of the whole, side by side, `[W, M + 1]`."""
+    whole = fit.minimum(owners.sum(1, keepdim=True), weights).factors
+    return torch.cat([fit.minimum(owners, weights).factors / whole.clamp(min=_LEAST_WHOLE), whole], 1)

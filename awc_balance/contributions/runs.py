@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.batches import Step, check_prediction, default_step, device_of, predict, to_device
-from awc_balance.contributions.features import Feature, Features
+from awc_balance.contributions.features import Feature, Features, pooled
 from awc_balance.contributions.moments import rounding
 from awc_balance.nested import copied, leaves_of, with_same_tensors
 from awc_balance.preserve import RandomState
@@ -81,6 +81,16 @@ class BatchRun:
     def size(self) -> int:
         """Bytes of a coalition's features and prediction, in float64 as they are measured."""
         return self._features.size() + 8 * check_prediction(self.prediction).numel()
+
+    def rows(self) -> dict[str, Tensor]:
+        """The features of every modality, pooled to one row per sample, in double precision on the CPU."""
+        samples = len(self.prediction)
+        features = self._features.of(self._user.encoders)
+        pooled_rows = {modality: pooled(feature, samples).detach() for modality, feature in features.items()}
+        return {
+            modality: (torch.view_as_real(x).flatten(1) if x.is_complex() else x).double().cpu()
+            for modality, x in pooled_rows.items()
+        }
 
     def alone(self, present: Tensor) -> Tensor:
         """The prediction from one coalition.

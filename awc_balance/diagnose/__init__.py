@@ -1,7 +1,8 @@
-"""What contributions say about a trained model, in verdicts and in plain words; and the command that prints them."""
+"""What is known about a trained model's modalities, in a verdict and in plain words; and the command that prints it."""
 
-from awc_balance.diagnose.diagnosis import Advice, Diagnosis, Finding, Role, diagnose
+from awc_balance.calibration import Judgement, Verdict, verdict
+from awc_balance.diagnose.diagnosis import Diagnosis, Finding, Role, diagnose
 from awc_balance.diagnose.measured import Measured
 from awc_balance.diagnose.words import sentences
 
-__all__ = ["Advice", "Diagnosis", "Finding", "Measured", "Role", "diagnose", "sentences"]
+__all__ = ["Diagnosis", "Finding", "Judgement", "Measured", "Role", "Verdict", "diagnose", "sentences", "verdict"]

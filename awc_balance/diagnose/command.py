@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from traceback import walk_tb
+from typing import Any, NamedTuple, TypeVar
 
+from awc_balance.calibration import Calibration, Slopes, Verdict, verdict
+from awc_balance.calibration.rule import loss_of
 from awc_balance.contributions import Contributions, ShapleyContribution
 from awc_balance.contributions.profits import PROFITS
+from awc_balance.contributions.shapley import MAX_MODALITIES
 from awc_balance.diagnose.checkpoint import load_checkpoint
 from awc_balance.diagnose.diagnosis import diagnose
 from awc_balance.diagnose.objects import UsageError, find_encoders, load_batches, load_function, load_model
-from awc_balance.diagnose.words import interval, number, sentences
+from awc_balance.diagnose.words import sentences
 from awc_balance.report import report
+from awc_balance.report.page import UNJUDGED
+from awc_balance.wording import interval, number
+
+T = TypeVar("T")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,30 +36,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Measures(NamedTuple):
+    """What measures the model, and what was loaded into it."""
+
+    contribution: ShapleyContribution
+    calibration: Calibration | None
+    """None for more modalities than it takes."""
+    checkpoint: str
+
+
 def _diagnose(options: argparse.Namespace) -> None:
-    measure, checkpoint = _measure(options)
-    contributions = _evaluate(measure, "--data", options.data)
-    held_out = None if options.held_out is None else _evaluate(measure, "--held-out", options.held_out)
+    measures = _measures(options)
+    contributions, held_out = (
+        None if address is None else _evaluate(measures.contribution.evaluate, option, address)
+        for option, address in (("--data", options.data), ("--held-out", options.held_out))
+    )
+    assert contributions is not None  # noqa: S101 - --data is required
+    judged, lines = _verdict(measures.calibration, options), [UNJUDGED]
+    if judged is not None:
+        lines = judged.sentences()
+    elif held_out is not None:
+        lines = [f"Verdict: none. There are more than {MAX_MODALITIES} modalities: treat related ones as one."]
     notes = [
-        f"model {options.model}; {checkpoint}",
+        f"model {options.model}; {measures.checkpoint}",
         f"data {options.data}" + (f"; held-out data {options.held_out}" if options.held_out else ""),
     ]
-    said = [f"- {sentence}" for sentence in sentences(diagnose(contributions, held_out))]
+    lines += sentences(diagnose(contributions if held_out is None else held_out))
+    said = [f"- {sentence}" for sentence in lines]
     sys.stdout.write("\n".join([*notes, "", *_table(contributions, held_out, options.profit), "", *said, ""]))
     try:
         written = report(
-            [], options.out, contributions=contributions, held_out=held_out, profit=options.profit, notes=notes
+            [],
+            options.out,
+            contributions=contributions,
+            held_out=held_out,
+            verdict=judged,
+            profit=options.profit,
+            notes=notes,
         )
     except OSError as error:
         raise UsageError(f"`--out` should be a file that can be written. {error}. Choose another place.") from error
     sys.stdout.write(f"\nreport: {written}\n")
 
 
-def _evaluate(measure: ShapleyContribution, option: str, address: str) -> Contributions:
-    """Contributions on the batches at an address."""
+def _verdict(calibration: Calibration | None, options: argparse.Namespace) -> Verdict | None:
+    """On training and held-out data; None where one of them is missing, or there are too many modalities."""
+    if calibration is None or options.held_out is None:
+        return None
+
+    def on_training_data(batches: Iterable[Any]) -> Slopes:
+        return calibration.evaluate(batches, costs=False)
+
+    training = _evaluate(on_training_data, "--data", options.data)
+    return verdict(training, _evaluate(calibration.evaluate, "--held-out", options.held_out))
+
+
+def _evaluate(measure: Callable[[Iterable[Any]], T], option: str, address: str) -> T:
+    """What is measured on the batches at an address."""
     batches = load_batches(option, address)
     try:
-        return measure.evaluate(batches)
+        return measure(batches)
     except (RuntimeError, TypeError, ValueError) as error:
         raised_in = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)][-1]
         if not raised_in.startswith("awc_balance."):
@@ -60,8 +104,7 @@ def _evaluate(measure: ShapleyContribution, option: str, address: str) -> Contri
         raise UsageError(f"`{option}` could not be measured. {error}{here}") from error
 
 
-def _measure(options: argparse.Namespace) -> tuple[ShapleyContribution, str]:
-    """What measures the model, and what was loaded into it."""
+def _measures(options: argparse.Namespace) -> _Measures:
     model, given = load_model("--model", options.model)
     checkpoint = "no checkpoint was loaded: the model is as its function built it"
     if options.checkpoint is not None:
@@ -74,8 +117,13 @@ def _measure(options: argparse.Namespace) -> tuple[ShapleyContribution, str]:
     encoders = find_encoders(model, given, options.encoders)
     profit = load_function("--profit", options.profit) if ":" in options.profit else options.profit
     step = None if options.step is None else load_function("--step", options.step)
+    few = len(encoders) <= MAX_MODALITIES
     try:
-        return ShapleyContribution(model, encoders, profit, step=step, budget=options.budget), checkpoint
+        return _Measures(
+            ShapleyContribution(model, encoders, profit, step=step, budget=options.budget),
+            Calibration(model, encoders, loss_of(profit), step=step) if few else None,
+            checkpoint,
+        )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
 
@@ -103,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     add = commands.add_parser(
         "diagnose",
-        help="which modality carries a trained model's prediction, which is idle, which overfits",
+        help="which modality carries a trained model's prediction, is idle, overfits or starves the others",
         description="Measure a trained model's contributions, say what they mean, and write a report.",
     ).add_argument
     add("--model", required=True, help="package.module:function that builds the model, or (model, encoders)")

@@ -17,8 +17,6 @@ class Measured(NamedTuple):
     contributions: Mapping[str, float]
     intervals: Mapping[str, Interval] | None = None
     """95 % intervals by modality."""
-    profits: Mapping[frozenset[str], float] = {}
-    """The profit of coalitions, as far as known."""
 
     @property
     def size(self) -> float:
@@ -28,12 +26,6 @@ class Measured(NamedTuple):
     def interval(self, modality: str) -> Interval | None:
         """The interval of a modality, if intervals are known."""
         return None if self.intervals is None else self.intervals[modality]
-
-    def cost(self, modality: str) -> float | None:
-        """The profit of all modalities minus that of all but this one, if both are known."""
-        everyone = frozenset(self.contributions)
-        whole, without = self.profits.get(everyone), self.profits.get(everyone - {modality})
-        return None if whole is None or without is None else whole - without
 
 
 def as_measured(
@@ -60,7 +52,7 @@ def as_measured(
     values = check_numbers(name, values, modalities)
     if not values:
         raise ValueError(f"`{name}` should name at least one modality. Got none. Measure some.")
-    return Measured(values, check_intervals(contributions.intervals, modalities), contributions.profits)
+    return Measured(values, check_intervals(contributions.intervals, modalities))
 
 
 def check_intervals(intervals: Mapping[str, Interval] | None, modalities: Iterable[str]) -> dict[str, Interval] | None:

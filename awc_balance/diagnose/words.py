@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from awc_balance.diagnose.diagnosis import NEGLIGIBLE, Diagnosis, Finding
-from awc_balance.diagnose.measured import Interval
+from awc_balance.diagnose.diagnosis import Diagnosis, Finding
+from awc_balance.wording import interval, listed, number, percent
 
 
 def sentences(diagnosis: Diagnosis) -> list[str]:
@@ -22,33 +20,9 @@ def sentences(diagnosis: Diagnosis) -> list[str]:
         *_leaders(diagnosis),
         *(f"{f.modality} adds to it: {_measured(f)}." for f in diagnosis.named("contributing")),
         *(_harmful(f) for f in diagnosis.named("harmful")),
-        *(_idle(f, diagnosis) for f in diagnosis.named("idle")),
+        *(f"{f.modality} adds next to nothing: {_measured(f)}." for f in diagnosis.named("negligible")),
         *_unclear(diagnosis),
-        *_overfitting(diagnosis),
-        *(_redundant(f) for f in diagnosis.findings if f.leave_out == "test first"),
-        *_nothing_to_do(diagnosis),
     ]
-
-
-def number(value: float) -> str:
-    """Three significant digits."""
-    return f"{value:.3g}"
-
-
-def percent(share: float) -> str:
-    """A share in whole percents."""
-    return f"{100 * share:.0f} %"
-
-
-def interval(bounds: Interval) -> str:
-    """Both bounds in brackets."""
-    return f"[{number(bounds[0])}, {number(bounds[1])}]"
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names as in a sentence."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _measured(finding: Finding) -> str:
@@ -84,18 +58,6 @@ def _harmful(finding: Finding) -> str:
     return f"{finding.modality} makes the prediction worse: {_measured(finding)}. Training without it is worth trying."
 
 
-def _idle(finding: Finding, diagnosis: Diagnosis) -> str:
-    start = f"{finding.modality} is idle: {_measured(finding)}."
-    leading = diagnosis.named("leading")
-    if len(leading) != 1:
-        return f"{start} Training without it is worth trying."
-    return (
-        f"{start} Either it says nothing about the target, or it was not learned because {leading[0].modality} was "
-        f"faster. Train on {finding.modality} alone to find out: if that predicts well, holding "
-        f"{leading[0].modality} back is worth trying; if not, leave {finding.modality} out."
-    )
-
-
 def _unclear(diagnosis: Diagnosis) -> list[str]:
     unclear = diagnosis.named("unclear")
     if unclear and not diagnosis.has_intervals:
@@ -108,46 +70,3 @@ def _unclear(diagnosis: Diagnosis) -> list[str]:
         f"Whether {finding.modality} matters: cannot tell from this much data: {_measured(finding)}."
         for finding in unclear
     ]
-
-
-def _overfitting(diagnosis: Diagnosis) -> list[str]:
-    if not diagnosis.has_held_out:
-        return ["Whether a modality overfits was not measured: that takes training data and held-out data."]
-    found = [_overfits(finding) for finding in diagnosis.findings if finding.overfits == "yes"]
-    unclear = [f for f in diagnosis.findings if f.overfits == "unclear"]
-    if unclear:
-        gaps = "; ".join(f"{f.modality} {_gap(f)}" for f in unclear)
-        found.append(f"Whether these overfit, by training minus held-out: cannot tell from this much data: {gaps}.")
-    if not found:
-        found.append(
-            "No modality overfits: training minus held-out contribution is below "
-            f"{percent(NEGLIGIBLE)} of all contributions for each."
-        )
-    return found
-
-
-def _overfits(finding: Finding) -> str:
-    training = number(finding.training or 0.0)
-    return (
-        f"{finding.modality} overfits, or the held-out data differ in it: {training} on training data, "
-        f"{number(finding.contribution)} on held-out data, difference {_gap(finding)}. "
-        "Holding it back in the first epochs is worth trying."
-    )
-
-
-def _gap(finding: Finding) -> str:
-    bounds = "" if finding.gap_interval is None else f" {interval(finding.gap_interval)}"
-    return f"{number(finding.gap or 0.0)}{bounds}"
-
-
-def _nothing_to_do(diagnosis: Diagnosis) -> list[str]:
-    if any({finding.hold_back, finding.leave_out} != {"no sign"} for finding in diagnosis.findings):
-        return []
-    return ["Nothing here speaks for holding a modality back, or for leaving one out."]
-
-
-def _redundant(finding: Finding) -> str:
-    return (
-        f"The others may stand in for {finding.modality}: zeroing it alone costs {number(finding.cost or 0.0)} of "
-        "profit (no interval is known). Train once without it to find out."
-    )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from awc_balance.checks import check_count
 from awc_balance.contributions import Contributions
-from awc_balance.diagnose import Measured, diagnose
+from awc_balance.diagnose import Measured, Verdict, diagnose
 from awc_balance.diagnose.measured import as_measured
 from awc_balance.history import History, read_history
 from awc_balance.report.files import write_whole
@@ -25,13 +25,14 @@ def report(
     *,
     contributions: Contributions | Measured | None = None,
     held_out: Contributions | Measured | None = None,
+    verdict: Verdict | None = None,
     fisher: Mapping[str, Mapping[str, Tensor]] | None = None,
     window: int | None = None,
     profit: str = "pearson",
     title: str = "Balance of modalities",
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write a report: the diagnosis in plain words on top, then figures and their numbers.
+    """Write a report: the verdict and the diagnosis in plain words on top, then figures and their numbers.
 
     The file holds everything it shows, runs no script and loads nothing. It is written whole or not at all.
 
@@ -41,7 +42,8 @@ def report(
         file: Where to write it.
         contributions: Of the trained model, on training data or, if they are all, on any data. Without them the
             diagnosis speaks of the last contributions in the history.
-        held_out: Of the same model on held-out data.
+        held_out: Of the same model on held-out data, of which the diagnosis speaks then.
+        verdict: From `AWCRegularizer.verdict` or `awc_balance.calibration.verdict`.
         fisher: Fisher diagonals, from `FisherDiagonal.compute()`, to show by layer.
         window: The last epoch of the window; None takes the last in which an alpha was above 0.
         profit: What contributions are measured in, to name it.
@@ -68,15 +70,19 @@ def report(
             "`held_out` should be compared with training data. Got no `contributions`. Pass them, or pass those of "
             "the held-out data as `contributions`."
         )
+    if verdict is not None and not isinstance(verdict, Verdict):
+        raise TypeError(
+            f"`verdict` should be a Verdict. Got {type(verdict).__name__}. Pass what verdict(training, held_out) gives."
+        )
     if window is not None:
         check_count("window", window, 0)
     rows = read_history(history)
     last = next((row for row in reversed(rows) if row.contributions), None)
     measured = None if contributions is None else as_measured("contributions", contributions)
     apart = None if held_out is None or measured is None else as_measured("held_out", held_out, measured.contributions)
-    judged = measured
+    judged = measured if apart is None else apart
     if judged is None and last is not None:
         judged = Measured(last.contributions, last.intervals or None)
         notes = [*notes, f"The diagnosis speaks of the start of epoch {last.epoch}, on the data measured there."]
-    diagnosis = None if judged is None else diagnose(judged, apart)
-    return write_whole(file, page(title, notes, rows, diagnosis, (measured, apart), profit, fisher, window))
+    diagnosis = None if judged is None else diagnose(judged)
+    return write_whole(file, page(title, notes, rows, verdict, diagnosis, (measured, apart), profit, fisher, window))

@@ -8,11 +8,11 @@ from math import isfinite
 from torch import Tensor
 
 from awc_balance.diagnose import Measured
-from awc_balance.diagnose.words import interval, number
 from awc_balance.history import Row, layer_shares, modalities_of, shares, window_of
 from awc_balance.report import charts
 from awc_balance.report.charts import Bar, Estimate, Series
 from awc_balance.report.markup import Markup, element
+from awc_balance.wording import interval, number
 
 MOST_LAYERS = 12
 """The layers with the highest shares are drawn; the others share a bar."""

@@ -7,17 +7,21 @@ from importlib.resources import files
 
 from torch import Tensor
 
-from awc_balance.diagnose import Diagnosis, Finding, Measured, sentences
-from awc_balance.diagnose.words import interval, number
+from awc_balance.diagnose import Diagnosis, Finding, Judgement, Measured, Verdict, sentences
 from awc_balance.history import Row
 from awc_balance.report import figures
 from awc_balance.report.markup import Markup, element, join
+from awc_balance.wording import interval, number, percents
 
-_VERDICTS = {
-    "leading": "good", "contributing": "good", "idle": "ask", "harmful": "bad",
-    "yes": "bad", "no": "good",
-    "worth trying": "bad", "test first": "ask", "no sign": "good", "cannot tell": "ask",
+_CLASSES = {
+    "leading": "good", "contributing": "good", "negligible": "ask", "harmful": "bad",
+    "yes": "bad", "no": "good", "cannot tell": "ask",
 }  # fmt: skip
+
+UNJUDGED = (
+    "Verdict: none. Whether a modality is idle, overfits or is starved takes a measurement of Calibration on training "
+    "data and one on held-out data."
+)
 
 _READING = (
     "A contribution is the Shapley value of a modality: what it adds to the profit of the prediction, averaged over "
@@ -26,8 +30,12 @@ _READING = (
     "Intervals are 95 % intervals over the batches that were measured, as if batches were independent of each other. "
     "Frames of one recording are not: deal them out at random, or take whole recordings as batches. "
     "With many modalities, one interval in twenty misses by chance.",
-    "Features of a trained model are zeroed here. A model trained without a modality may do better than that: "
-    "what is worth trying should be trained, with several seeds, and compared with plain training.",
+    "The verdict rests on the parts of the prediction that belong to the modalities. A part is too large by the factor "
+    "that held-out data do not bear out, though training data do. A modality is idle if less than 5 % of what the "
+    "model explains is lost where a new head makes the best of the features of all others; it is starved if its "
+    "features predict more than a tenth of the error that is left, or if a model of it alone explains more.",
+    "All of this is measured on one trained model. What is worth trying should be trained, with several seeds, and "
+    "compared with plain training.",
 )
 
 
@@ -35,6 +43,7 @@ def page(
     title: str,
     notes: Sequence[str],
     rows: Sequence[Row],
+    verdict: Verdict | None,
     diagnosis: Diagnosis | None,
     measured: tuple[Measured | None, Measured | None],
     profit: str,
@@ -53,7 +62,7 @@ def page(
         "main",
         element("h1", title),
         *(element("p", note, class_="quiet") for note in notes),
-        _diagnosis(diagnosis),
+        _diagnosis(verdict, diagnosis),
         element("h2", "Figures") if any(drawn) else None,
         element("div", *drawn, class_="figures"),
         element("h2", "How to read this"),
@@ -75,36 +84,43 @@ def _head(title: str) -> Markup:
     )
 
 
-def _diagnosis(diagnosis: Diagnosis | None) -> Markup:
+def _diagnosis(verdict: Verdict | None, diagnosis: Diagnosis | None) -> Markup:
     head = element("h2", "Diagnosis")
-    if diagnosis is None:
+    if diagnosis is None and verdict is None:
         return join(head, element("p", "No contributions were measured, so there is nothing to judge."))
-    said = element("ul", *(element("li", sentence) for sentence in sentences(diagnosis)), class_="diagnosis")
-    return join(head, said, element("div", *(_card(finding) for finding in diagnosis.findings), class_="cards"))
+    said = [UNJUDGED] if verdict is None else verdict.sentences()
+    said += [] if diagnosis is None else sentences(diagnosis)
+    listed = element("ul", *(element("li", sentence) for sentence in said), class_="diagnosis")
+    cards = {} if diagnosis is None else {finding.modality: _role(finding) for finding in diagnosis.findings}
+    for one in () if verdict is None else verdict.judgements:
+        cards[one.modality] = [*cards.get(one.modality, []), *_judged(one)]
+    return join(head, listed, element("div", *(_card(name, facts) for name, facts in cards.items()), class_="cards"))
 
 
-def _card(finding: Finding) -> Markup:
-    facts: list[tuple[str, str | None]] = [
-        ("role", _said(finding.role)),
-        ("contribution", _with_interval(finding.contribution, finding.interval)),
-        ("on training data", None if finding.training is None else number(finding.training)),
-        ("training minus held-out", None if finding.gap is None else _with_interval(finding.gap, finding.gap_interval)),
-        ("overfits", _said(finding.overfits or "not measured")),
-        ("cost of zeroing it alone", None if finding.cost is None else number(finding.cost)),
-        ("holding it back", finding.hold_back),
-        ("leaving it out", finding.leave_out),
-    ]
+def _card(modality: str, facts: list[tuple[str, str]]) -> Markup:
     listed = [
-        join(element("dt", name), element("dd", value, class_=_VERDICTS.get(value)))
+        join(element("dt", name), element("dd", value, class_=_CLASSES.get(value.split(",")[0])))
         for name, value in facts
-        if value is not None
     ]
-    return element("article", element("h3", finding.modality), element("dl", *listed))
+    return element("article", element("h3", modality), element("dl", *listed))
 
 
-def _said(verdict: str) -> str:
-    return "cannot tell" if verdict == "unclear" else verdict
+def _role(finding: Finding) -> list[tuple[str, str]]:
+    bounds = "(no interval)" if finding.interval is None else interval(finding.interval)
+    return [("role", _said(finding.role)), ("contribution", f"{number(finding.contribution)} {bounds}")]
 
 
-def _with_interval(value: float, bounds: tuple[float, float] | None) -> str:
-    return f"{number(value)} (no interval)" if bounds is None else f"{number(value)} {interval(bounds)}"
+def _judged(one: Judgement) -> list[tuple[str, str]]:
+    facts = [
+        ("overfits", _said(one.overfits)),
+        ("too large by", f"{number(one.excess.value)} {interval((one.excess.low, one.excess.high))}"),
+        ("idle", _said(one.idle)),
+        ("starved", _said(one.starved)),
+    ]
+    for name, share in (("lost without it", one.lost), ("error its features predict", one.unused)):
+        facts += [] if share is None else [(name, percents(share.value, (share.low, share.high)))]
+    return facts
+
+
+def _said(answer: str) -> str:
+    return "cannot tell" if answer == "unclear" else answer

@@ -1,3 +1,4 @@
+import html
 import os
 import pickle
 import subprocess
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from awc_balance import ShapleyContribution
+from awc_balance import Calibration, ShapleyContribution
+from awc_balance.diagnose import verdict
 from awc_balance.diagnose.checkpoint import load_checkpoint
 from awc_balance.diagnose.command import main
 from awc_balance.diagnose.objects import UsageError, find_encoders
@@ -90,6 +92,23 @@ def test_contributions_diagnosis_and_report(project, capsys):
     page = Path("awc_balance_report.html").read_text()
     assert "my_project:Model" in page
     assert "trained.pt" in page
+
+
+def test_with_held_out_data_the_verdict_comes_first(project, capsys):
+    call = ["--encoders", "rgb,wifi", "--checkpoint", "trained.pt", "--held-out", "my_project:held_out"]
+    assert diagnose(*call) == 0
+    model = project.Model()
+    model.load_state_dict(torch.load("trained.pt", weights_only=True))
+    calibration = Calibration(model, {"rgb": model.rgb, "wifi": model.wifi})
+    judged = verdict(calibration.evaluate(project.loader(), costs=False), calibration.evaluate(project.held_out()))
+    out, page = capsys.readouterr().out, html.unescape(Path("awc_balance_report.html").read_text())
+    assert out.index(judged.sentences()[0]) < out.index("carr")
+    assert all(sentence in out and sentence in page for sentence in judged.sentences())
+
+
+def test_without_held_out_data_there_is_no_verdict(project, capsys):
+    assert diagnose("--encoders", "rgb,wifi") == 0
+    assert "Verdict: none. Whether a modality is idle, overfits or is starved takes" in capsys.readouterr().out
 
 
 def test_from_a_shell(project, tmp_path):

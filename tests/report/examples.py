@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from awc_balance.calibration import Slopes, verdict
 from awc_balance.diagnose import Measured
 from awc_balance.report import report
 
@@ -13,15 +14,32 @@ MODALITIES = ["rgb", "lidar", "mmwave", HARMFUL_NAME]
 
 def results():
     """On training and on held-out data."""
-    everyone = frozenset(MODALITIES)
 
-    def result(values, half, whole, costs):
-        profits = {everyone: whole} | {everyone - {m}: whole - cost for m, cost in zip(MODALITIES, costs, strict=True)}
+    def result(values, half):
         by_modality = dict(zip(MODALITIES, values, strict=True))
-        return Measured(by_modality, {m: (v - half, v + half) for m, v in by_modality.items()}, profits)
+        return Measured(by_modality, {m: (v - half, v + half) for m, v in by_modality.items()})
 
-    training = result([0.52, 0.31, 0.12, 0.004], 0.015, 0.954, [0.3, 0.03, 0.2, 0.0])
-    return training, result([0.5, 0.18, 0.05, -0.002], 0.02, 0.77, [0.3, 0.01, 0.07, 0.0])
+    return result([0.52, 0.31, 0.12, 0.004], 0.015), result([0.5, 0.18, 0.05, -0.002], 0.02)
+
+
+def judged():
+    """A verdict with something to say of every modality."""
+
+    def slopes(values):
+        by_modality = dict(zip(MODALITIES, values, strict=True))
+        costs, unused, shares = (
+            dict(zip(MODALITIES, numbers, strict=True))
+            for numbers in ([0.8, 0.3, 0.1, 0.0], [0.0, 0.02, 0.09, -0.01], [0.6, 0.25, 0.08, 0.07])
+        )
+        joint = {frozenset(MODALITIES): 2.0}
+        ends = ({key: (v - 0.03, v + 0.03) for key, v in some.items()} for some in (by_modality, costs, joint, unused))
+        slope_ends, cost_ends, joint_ends, unused_ends = ends
+        return Slopes(
+            *(by_modality, slope_ends, 0.97, (0.95, 0.99), costs, cost_ends, shares),
+            *(joint, joint_ends, unused, unused_ends),
+        )
+
+    return verdict(slopes([1.0, 1.01, 1.0, 1.0]), slopes([1.02, 0.7, 1.0, 0.95]))
 
 
 def history(epochs=20, window=8):
@@ -55,4 +73,6 @@ def diagonal():
 def everything(file, **arguments):
     """A report with every figure."""
     training, held_out = results()
-    return report(history(), file, contributions=training, held_out=held_out, fisher=diagonal(), **arguments)
+    return report(
+        history(), file, contributions=training, held_out=held_out, verdict=judged(), fisher=diagonal(), **arguments
+    )

@@ -20,7 +20,7 @@ from awc_balance.report.axis import axis
 from awc_balance.report.files import write_whole
 from awc_balance.report.markup import Markup, element
 from tests.models import Concat, build, loader_of
-from tests.report.examples import HARMFUL_NAME, everything
+from tests.report.examples import HARMFUL_NAME, everything, judged
 
 VOID = {"meta", "br"}
 
@@ -81,6 +81,25 @@ def test_everything_is_in_the_file_and_nothing_runs(tmp_path):
     assert 'http-equiv="Content-Security-Policy" content="default-src &#x27;none&#x27;;' in text
 
 
+def test_the_verdict_comes_first_and_its_numbers_stand_with_every_modality(tmp_path):
+    page = read(everything(tmp_path / "page.html"))
+    said = judged().sentences()
+    assert said[0].startswith("Verdict: lidar overfits")
+    places = [page.text.index(sentence) for sentence in [*said, "carries the prediction"]]
+    assert places == sorted(places)
+    assert "too large by0.3 [0.27, 0.33]" in page.text.replace("\n", "")
+
+
+def test_a_verdict_alone_makes_a_report(tmp_path):
+    page = read(report([], tmp_path / "page.html", verdict=judged()))
+    assert judged().sentences()[0] in page.text
+
+
+def test_without_a_verdict_the_report_says_what_it_takes(tmp_path):
+    page = read(report([], tmp_path / "page.html", contributions=Measured({"a": 1.0})))
+    assert "Verdict: none." in page.text
+
+
 def test_names_and_notes_are_escaped(tmp_path):
     file = everything(tmp_path / "page.html", notes=["<script>alert(1)</script>"], title="</title><b>")
     page = read(file)
@@ -132,6 +151,7 @@ def test_unusual_histories(tmp_path, history, arguments, said):
         ([], {"window": -1}, ValueError, "`window`"),
         ([], {"contributions": {"a": 1.0}}, TypeError, "should be Contributions"),
         ([], {"held_out": Measured({"a": 1.0})}, ValueError, "compared with training data"),
+        ([], {"verdict": "balanced"}, TypeError, "`verdict` should be a Verdict"),
         ([], {"fisher": {"a": {"w": torch.tensor([float("inf")])}}}, ValueError, "Fisher diagonal should be finite"),
     ],
 )

@@ -1,0 +1,44 @@
+"""How often verdicts on sets with a known answer are right: `python -m tests.diagnose.confusion regression 10`."""
+
+import sys
+from collections import Counter, defaultdict
+
+import torch
+
+from awc_balance import Calibration
+from awc_balance.diagnose import verdict
+from tests.diagnose import sets
+
+FAMILIES = {
+    "regression": (sets.regression, sets.RIGHT),
+    "classes": (sets.classes, sets.RIGHT_OF_CLASSES),
+}
+
+
+def judged(family, name, seed):
+    """The verdict on a model that is trained on a set."""
+    model, training, held_out = family(name, seed)
+    calibration = Calibration(model, model.encoders)
+    return verdict(calibration.evaluate(training, costs=False), calibration.evaluate(held_out))
+
+
+def main(family, seeds):
+    """Print every verdict, then the table."""
+    torch.set_num_threads(1)
+    make, right = FAMILIES[family]
+    table = defaultdict(Counter)
+    for seed in range(seeds):
+        for name, answers in right.items():
+            found = judged(make, name, seed)
+            fits = (found.kind, set(found.modalities)) in answers
+            said = f"{found.kind}: {', '.join(sorted(found.modalities))}"
+            table[name][
+                f"{said} ({'right' if fits else 'cannot tell' if found.kind == 'cannot tell' else 'wrong'})"
+            ] += 1
+            print(seed, name, "|", said, "|", *found.sentences()[1:], flush=True)  # noqa: T201
+    for name, counts in table.items():
+        print(f"{name:12}", "; ".join(f"{count} {said}" for said, count in counts.most_common()))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,242 @@
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from awc_balance import AWCRegularizer, Calibration
+from awc_balance.calibration import Slopes
+from awc_balance.diagnose import verdict
+from tests.diagnose import sets
+from tests.diagnose.confusion import judged
+
+
+def around(values, half):
+    return {key: (value - half, value + half) for key, value in values.items()}
+
+
+def slopes(
+    values=None,
+    *,
+    half=0.05,
+    whole=1.0,
+    whole_half=0.05,
+    costs=None,
+    joint=None,
+    unused=None,
+    shares=None,
+    cost_half=0.01,
+):
+    """Numbers in the middle of their intervals; by default of a balanced model of `a` and `b` with noise."""
+    values = {"a": 1.0, "b": 1.0} if values is None else values
+    costs = dict.fromkeys(values, 0.5) if costs is None else costs
+    joint = {frozenset(values): 1.0} if joint is None else joint
+    unused = dict.fromkeys(values, 0.0) if unused is None else unused
+    shares = dict.fromkeys(values, 1 / len(values)) if shares is None else shares
+    ends = around(values, half), (whole - whole_half, whole + whole_half)
+    return Slopes(
+        *(values, ends[0], whole, ends[1], costs, around(costs, cost_half), shares),
+        *(joint, around(joint, cost_half), unused, around(unused, 0.03)),
+    )
+
+
+def answers(found, question):
+    return {one.modality: getattr(one, question) for one in found.judgements}
+
+
+def test_a_model_with_nothing_wrong_is_balanced():
+    found = verdict(slopes(), slopes())
+    assert (found.kind, found.modalities, found.droppable) == ("balanced", (), ())
+    assert found.sentences()[0].startswith("Verdict: balanced.")
+
+
+@pytest.mark.parametrize(
+    ("training", "held_out", "answer"),
+    [
+        (1.0, 0.7, "yes"),
+        (1.3, 0.7, "yes"),  # above 1 on training data says no more than 1
+        (0.7, 0.7, "no"),  # not learned yet, and not by heart
+        (1.0, 0.95, "no"),  # as usual
+        (1.0, 1.4, "no"),
+    ],
+)
+def test_overfitting_is_a_part_that_held_out_data_do_not_bear_out(training, held_out, answer):
+    found = verdict(slopes({"a": 1.0, "b": training}), slopes({"a": 1.0, "b": held_out}))
+    assert answers(found, "overfits") == {"a": "no", "b": answer}
+    assert (found.kind == "overfits") == (answer == "yes")
+    assert found.modalities == (("b",) if answer == "yes" else ())
+
+
+def test_overfitting_that_is_not_credible_is_none_where_the_whole_is_borne_out_and_in_doubt_elsewhere():
+    wide = {"half": 0.6}
+    assert answers(verdict(slopes(), slopes({"a": 0.8, "b": 0.9}, **wide)), "overfits") == {"a": "no", "b": "no"}
+    found = verdict(slopes(), slopes({"a": 0.8, "b": 0.9}, **wide, whole=0.8))
+    assert found.kind == "cannot tell"
+    assert answers(found, "overfits") == {"a": "unclear", "b": "unclear"}
+
+
+def test_where_less_than_half_of_the_whole_is_borne_out_all_overfit_unless_one_stands_out():
+    assert verdict(slopes(), slopes(whole=0.3)).modalities == ("a", "b")
+    assert verdict(slopes(), slopes({"a": 1.2, "b": 0.5}, whole=0.3)).modalities == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("cost", "answer"), [(0.0, "yes"), (-0.1, "yes"), (0.045, "unclear"), (0.1, "no")]
+)  # of 1, with half widths of 0.01
+def test_idle_is_a_modality_without_which_credibly_little_is_lost(cost, answer):
+    found = verdict(slopes(), slopes(costs={"a": 0.9, "b": cost}))
+    assert answers(found, "idle") == {"a": "no", "b": answer}
+    assert found.kind == {"yes": "idle", "no": "balanced", "unclear": "cannot tell"}[answer]
+    assert found.droppable == ((frozenset("b"),) if answer == "yes" else ())
+
+
+def test_of_two_that_tell_the_same_either_can_be_left_out():
+    held_out = slopes(costs={"a": 0.0, "b": 0.01})
+    found = verdict(slopes(), held_out)
+    assert found.kind == "idle"
+    assert set(found.droppable) == {frozenset("a"), frozenset("b")}
+    assert "Either a or b can be left out, not both" in str(found)
+
+
+def test_two_that_tell_nothing_can_be_left_out_together():
+    values, every = dict.fromkeys("abc", 1.0), frozenset("abc")
+    joint = {every: 1.0, frozenset("bc"): 0.01, frozenset("ab"): 1.0, frozenset("ac"): 1.0}
+    held_out = slopes(values, costs={"a": 1.0, "b": 0.0, "c": 0.01}, joint=joint)
+    found = verdict(slopes(values), held_out)
+    assert found.droppable == (frozenset("bc"),)
+    assert found.sentences()[0] == "Verdict: b and c are idle. Leave out b and c: next to nothing is lost."
+
+
+def test_starved_is_a_modality_that_could_tell_more_beside_a_larger_one_that_could_not():
+    larger = {"a": 0.8, "b": 0.2}
+    found = verdict(slopes(), slopes(shares=larger, unused={"a": 0.0, "b": 0.3}))
+    assert (found.kind, found.modalities) == ("starves", ("a",))
+    assert "30 % [27, 33] of the error" in str(found)
+    for unused, shares in [({"a": 0.3, "b": 0.0}, larger), ({"a": 0.3, "b": 0.3}, larger)]:
+        assert verdict(slopes(), slopes(shares=shares, unused=unused)).kind == "cannot tell"
+
+
+def alone(explained, half=0.01):
+    """Of a model of `b` alone that explains this share of the variance."""
+    cost = {"b": 1 / (1 - explained) - 1}
+    return {"b": slopes({"b": 1.0}, costs=cost, joint={frozenset("b"): cost["b"]}, unused={"b": 0.0}, cost_half=half)}
+
+
+def test_a_model_of_one_modality_alone_shows_what_a_joint_one_did_not_learn():
+    held_out = slopes(costs={"a": 0.95, "b": 0.0})  # a explains half of the variance, b 2.5 %
+    assert verdict(slopes(), held_out).kind == "idle"
+    assert "train on it alone" in str(verdict(slopes(), held_out))
+    found = verdict(slopes(), held_out, alone(0.8))
+    assert (found.kind, found.modalities) == ("starves", ("a",))
+    assert "trained on it alone explains 80 %" in str(found)
+    found = verdict(slopes(), held_out, alone(0.02))
+    assert found.kind == "idle"
+    assert "train on it alone" not in str(found)
+
+
+def test_starving_comes_first_then_overfitting_then_idleness():
+    unused, larger = {"a": 0.0, "b": 0.3}, {"a": 0.8, "b": 0.2}
+    bad = {"values": {"a": 0.5, "b": 1.0}, "costs": {"a": 0.9, "b": 0.0}, "shares": larger}
+    assert verdict(slopes(), slopes(**bad, unused=unused)).kind == "starves"
+    assert verdict(slopes(), slopes(**bad)).kind == "overfits"
+    assert verdict(slopes(), slopes(**bad | {"values": None})).kind == "idle"
+
+
+def test_without_intervals_nothing_is_told():
+    single = Slopes({"a": 1.0, "b": 0.0}, None, 1.0, None, {}, None, {"a": 0.5, "b": 0.5})
+    found = verdict(single, single)
+    assert (found.kind, found.modalities) == ("cannot tell", ("a", "b"))
+    assert all("cannot tell from this much data" in sentence for sentence in found.sentences()[:3])
+
+
+def test_a_model_that_explains_nothing_has_no_idle_modality():
+    found = verdict(slopes(), slopes(costs={"a": 0.0, "b": 0.0}, joint={frozenset("ab"): 0.005}))
+    assert found.kind == "cannot tell"
+    assert answers(found, "idle") == {"a": "unclear", "b": "unclear"}
+
+
+def test_one_modality_is_never_idle():
+    one = slopes({"a": 1.0}, costs={"a": 1.0})
+    assert verdict(one, one).kind == "balanced"
+
+
+number = st.floats(-2, 2)
+whatever = st.builds(
+    slopes,
+    st.fixed_dictionaries({"a": number, "b": number}),
+    half=st.floats(0, 1),
+    whole=number,
+    costs=st.fixed_dictionaries({"a": number, "b": number}),
+    joint=st.fixed_dictionaries({frozenset("ab"): st.floats(-0.9, 5)}),
+    unused=st.fixed_dictionaries({"a": number, "b": number}),
+    shares=st.sampled_from([{"a": 0.9, "b": 0.1}, {"a": 0.5, "b": 0.5}]),
+)
+
+
+@given(whatever, whatever, st.none() | st.floats(-0.3, 0.99).map(alone))
+def test_every_verdict_is_said_in_whole_sentences(training, held_out, apart):
+    found = verdict(training, held_out, apart)
+    said = found.sentences()
+    assert said[0].startswith("Verdict: ")
+    assert all(modality in re.split(r"\W+", said[0]) for modality in found.modalities)
+    assert all(sentence.endswith(".") and not re.search(r"\b(nan|None)\b|  ", sentence) for sentence in said)
+
+
+@given(whatever)
+def test_the_same_data_twice_never_show_overfitting_by_a_modality(held_out):
+    above = [one.excess for one in verdict(held_out, held_out).judgements]
+    assert not any(one.credible for one in above)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        (({"a": 1.0}, slopes()), TypeError, "`training` should be Slopes"),
+        ((slopes(), {"a": 1.0}), TypeError, "`held_out` should be Slopes"),
+        ((slopes(), slopes({"a": 1.0, "c": 1.0})), ValueError, "exactly the modalities a, b"),
+        ((slopes(), slopes(), {"c": slopes()}), ValueError, "`alone`"),
+        ((slopes(), slopes(), {"b": slopes()}), ValueError, "models of one modality"),
+        ((slopes(), slopes(), {"b": 0.5}), ValueError, "models of one modality"),
+    ],
+)
+def test_bad_input_is_refused(arguments, error, match):
+    with pytest.raises(error, match=match):
+        verdict(*arguments)
+
+
+# Sets with a known answer. Over more seeds: tests/diagnose/confusion.py.
+
+
+@pytest.mark.parametrize("name", list(sets.REGRESSION))
+def test_regression_of_two_modalities(name):
+    found = judged(sets.regression, name, 1)
+    assert (found.kind, set(found.modalities)) in sets.RIGHT[name]
+
+
+@pytest.mark.parametrize("name", ["balanced", "noise, few", "noise, many", "together", "little"])
+def test_classes_from_three_or_four_modalities(name):
+    found = judged(sets.classes, name, 1)
+    assert (found.kind, set(found.modalities)) in sets.RIGHT_OF_CLASSES[name]
+
+
+def test_the_regularizer_gives_its_verdict_at_the_end():
+    torch.manual_seed(0)
+    data, held_out = (sets.batches(*sets.noise(30)(samples)) for samples in (100, 500))
+    model = sets.Fused({"a": 3, "b": 30}, 1, 8, 32)
+    mse = torch.nn.functional.mse_loss
+    awc = AWCRegularizer(model, model.encoders, mse, rule="calibration", held_out=held_out, window=1)
+    awc.start_epoch(data)
+    sets.fit(model, data, 60, mse, slow=False)
+    found = awc.verdict(data)
+    assert (found.kind, found.modalities) == ("overfits", ("b",))
+    assert "Leaving out b is simpler" in str(found)
+    calibration = Calibration(model, model.encoders)
+    assert found == verdict(calibration.evaluate(data, costs=False), calibration.evaluate(held_out))
+
+
+def test_the_papers_rule_has_no_held_out_data_for_a_verdict():
+    model = sets.Fused({"a": 3, "b": 3}, 1, 4, 4)
+    awc = AWCRegularizer(model, model.encoders, torch.nn.functional.mse_loss)
+    with pytest.raises(RuntimeError, match="rule='calibration'"):
+        awc.verdict([])
