@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
 from awc_balance.calibration.excess import Excess, excess
 from awc_balance.calibration.judgement import Answer, Estimate, Judgement, Kind, Verdict
@@ -41,7 +40,8 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | No
     5 % is lost of what the model explains, a new head making the best of all other features. *b is starved* if the
     features of b predict credibly more than a tenth of the error that is left; or if a model trained on b alone
     explains credibly more than b's features do here, and more than all others: then the largest other part is the one
-    that *starves*. *Balanced* if all three are answered with no for every modality. The first that holds of starves,
+    that *starves*; a small part that should credibly be larger leaves it open. *Balanced* if all three are
+    answered with no for every modality. The first that holds of starves,
     overfits and idle is the verdict.
 
     A single run cannot show that a modality was starved whose encoder has learned nothing that a kernel regression
@@ -112,11 +112,10 @@ def _kind(judgements: tuple[Judgement, ...], ahead: tuple[str, ...]) -> tuple[Ki
     """The first that holds, and of whom."""
     if ahead:
         return "starves", ahead
-    kinds: tuple[Literal["overfits", "idle"], ...] = ("overfits", "idle")
-    for kind in kinds:
-        found = tuple(one.modality for one in judgements if getattr(one, kind) == "yes")
-        if found:
-            return kind, found
+    overfits = tuple(one.modality for one in judgements if one.overfits == "yes")
+    idle = tuple(one.modality for one in judgements if one.idle == "yes" and one.starved == "no")
+    if overfits or idle:
+        return ("overfits", overfits) if overfits else ("idle", idle)
     unclear = tuple(one.modality for one in judgements if {one.overfits, one.idle, one.starved} != {"no"})
     return ("cannot tell", unclear) if unclear else ("balanced", ())
 
@@ -143,7 +142,7 @@ def _judgement(
         unused=unused,
         alone=None if apart is None else apart.value,
         joint=joint,
-        starved=_starved(unused, apart, joint, others),
+        starved=_starved(unused, apart, joint, others, too_small=_too_small(held_out, modality)),
     )
 
 
@@ -167,15 +166,25 @@ def _whole_overfits(training: Slopes, held_out: Slopes, above: Mapping[str, Exce
     return "no" if low >= _BORNE_OUT else None
 
 
-def _starved(unused: Estimate | None, alone: Estimate | None, joint: float | None, others: float | None) -> Answer:
+def _too_small(held_out: Slopes, modality: str) -> bool:
+    """Whether a part far smaller than the largest should credibly be larger, as where learning has only begun."""
+    small = held_out.shares[modality] < _RIVAL * max(held_out.shares.values())
+    return small and held_out.intervals is not None and held_out.intervals[modality][0] > 1 + TOLERATED
+
+
+def _starved(
+    unused: Estimate | None, alone: Estimate | None, joint: float | None, others: float | None, *, too_small: bool
+) -> Answer:
     if alone is not None and joint is not None and others is not None:
-        if alone.low > max(joint, others) + (1 - max(joint, others)) * UNUSED:
+        if alone.low > max(joint, others):
             return "yes"
         if alone.low <= joint:
             return "no"
     if unused is None:
         return "unclear"
-    return "yes" if unused.low > UNUSED else "no" if unused.high <= UNUSED else "unclear"
+    if unused.low > UNUSED:
+        return "yes"
+    return "no" if unused.high <= UNUSED and not too_small else "unclear"
 
 
 def _below(estimate: Estimate | None, limit: float) -> Answer:
