@@ -25,7 +25,6 @@ QUANTITIES: dict[str, Quantity] = {
         own["gap"]["mean"] / max(abs(own["contributions_train"]["mean"]), 1e-9)
     ),
     "size of the part": lambda own, _: own["shares_held_out"]["mean"],
-    "cost of leaving it out (negative)": lambda own, _: -own["costs_held_out"]["mean"],
 }
 """From what was seen of a modality and of the whole prediction at the best epoch; more should mean a larger gain."""
 

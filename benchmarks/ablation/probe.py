@@ -47,11 +47,10 @@ class Probe:
 
     def _on(self, loader: Iterable[Any]) -> dict[str, Any]:
         model, encoders, _ = self._setup.parts
-        slopes = Calibration(model, encoders).evaluate(loader)
+        slopes = Calibration(model, encoders).evaluate(loader, costs=False)
         return {
             "contributions": dict(ShapleyContribution(model, encoders, self._setup.task.profit).evaluate(loader)),
             "slopes": dict(slopes),
             "whole": slopes.whole,
             "shares": dict(slopes.shares),
-            "costs": dict(slopes.costs),
         }

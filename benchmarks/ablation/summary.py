@@ -82,7 +82,7 @@ def _seen_of(modality: str, looks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     values = {
         f"{quantity}_{part}": [look[part][quantity][modality] for look in looks]
         for part in ("train", "held_out")
-        for quantity in ("contributions", "slopes", "shares", "costs")
+        for quantity in ("contributions", "slopes", "shares")
     }
     wholes = [look["train"]["whole"] for look in looks]
     slopes = [*zip(values["slopes_train"], values["slopes_held_out"], wholes, strict=True)]
