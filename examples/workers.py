@@ -28,7 +28,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Ignore Ctrl-C, as processes that are started meanwhile go on to do, from their first import."""
+    """Ignore Ctrl-C for a moment, as processes that are started meanwhile go on to do, from their first import."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
