@@ -87,7 +87,7 @@ class AWCRegularizer(Anchored):
         grouping: From contributions to "superior" or "inferior" by modality.
         rule: "paper": strengths by groups, or by `alphas`. "calibration": by calibration slopes; `alphas` of an epoch
             are then the strengths that came out, 1 being a pull as strong as the gradients of batches. Alphas,
-            grouping and scale of yours do not go with it. For classes pass contributions="negative_cross_entropy".
+            grouping and scale of yours do not go with it.
         held_out: Batches that the model is not trained on, for rule="calibration"; a part of the training data, never
             the test data. As many of them are read as `batches` says, of a loader that shuffles or has few large ones.
         fisher: Form of the Fisher diagonals, or a `FisherDiagonal` of the same encoders. "per_batch" is the default

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
+
+
+def hear_ctrl_c():
+    """For `preexec_fn`: a job in the background of a shell, as the tests may be, is started with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def in_two_processes(work, folder, *args):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from awc_balance.encoders import Encoders, parameters_by_modality
 from awc_balance.processes import ProcessGroup
 
 _LOSSES: dict[str, CalibrationLoss] = {
-    "pearson": "squared",
+    "pearson": "auto",  # the default of what the rule has no use for but to know the kind of targets
     "pearson_per_batch": "squared",
     "negative_mse": "squared",
     "negative_cross_entropy": "cross_entropy",
@@ -65,7 +65,7 @@ class CalibrationRule:
         process_group: Which processes measure together.
 
     Raises:
-        ValueError: If there are no held-out batches.
+        ValueError: If there are no held-out batches, or they can be read only once.
     """
 
     def __init__(
@@ -82,6 +82,11 @@ class CalibrationRule:
             raise ValueError(
                 "rule='calibration' needs batches that the model is not trained on. Got none. "
                 "Pass held_out=loader, of a part of the training data, never of the test data."
+            )
+        if isinstance(held_out, Iterator):
+            raise ValueError(
+                "`held_out` should be a loader, which is read anew in every epoch. "
+                f"Got {type(held_out).__name__}, which can be read once. Pass the DataLoader itself, or a list."
             )
         self.held_out = held_out
         self._calibration = Calibration(model, encoders, loss_of(profit), step=step, process_group=process_group)

@@ -16,6 +16,9 @@ from awc_balance.contributions.intervals import jackknife_margin
 T = TypeVar("T")
 Interval: TypeAlias = tuple[float, float]
 
+LEAST_FOLDS = 10
+"""With fewer there are no intervals: those of a handful of samples may come out as narrow as chance likes."""
+
 _LEAST_WHOLE = 0.05
 """Slopes are relative to that of the whole prediction; near 0 or below it that would say nothing."""
 
@@ -33,7 +36,7 @@ class Slopes(Mapping[str, float]):
     values_by_modality: dict[str, float]
     """The factor of each modality's part at which the loss is smallest, over that of the whole prediction."""
     intervals: dict[str, Interval] | None
-    """95 % confidence intervals over the data; None for fewer than two samples."""
+    """95 % confidence intervals over the data; None for fewer than ten samples."""
     whole: float
     """The factor of the whole prediction at which the loss is smallest."""
     whole_interval: Interval | None
@@ -84,7 +87,7 @@ def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth 
     every = torch.ones(1, folds, dtype=torch.float64)
     found = _slopes(fit, owners, torch.cat([every, every - torch.eye(folds, dtype=torch.float64)]))
     ends = None
-    if folds > 1:
+    if folds >= LEAST_FOLDS:
         margin = jackknife_margin(found[1:])
         ends = [tuple(pair) for pair in torch.stack([found[0] - margin, found[0] + margin], 1).tolist()]
     values, sizes = found[0].tolist(), fit.sizes(owners)

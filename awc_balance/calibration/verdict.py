@@ -28,20 +28,20 @@ _RIVAL = 0.5
 """What starves another is at least half as large a part of the prediction."""
 
 _HALF = 0.5
-"""Where not even this share of it is, the whole model overfits."""
+"""Where not even this share of it is, the whole model overfits, and who is to blame cannot be told."""
 
 
 def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | None = None) -> Verdict:
     """Judge the balance of a trained model's modalities; every answer is read off a 95 % interval.
 
-    *x overfits* if its slope on held-out data is credibly below that on training data, and by more than 0.1; or every
-    modality does, if less than half of the whole prediction is borne out. Parts of less than 5 % of the prediction's
-    size do not matter. *x is idle* if without it credibly less than
-    5 % is lost of what the model explains, a new head making the best of all other features. *b is starved* if the
-    features of b predict credibly more than a tenth of the error that is left; or if a model trained on b alone
-    explains credibly more than b's features do here, and more than all others: then the largest other part is the one
-    that *starves*; a small part that should credibly be larger leaves it open. *Balanced* if all three are
-    answered with no for every modality. The first that holds of starves,
+    *x overfits* if its slope on held-out data is credibly below that on training data, and by more than 0.1. Parts of
+    less than 5 % of the prediction's size do not matter. Where less than half of the whole prediction is borne out and
+    no modality stands out, who overfits cannot be told. *x is idle* if without it credibly less than 5 % is lost of
+    what the model explains, a new head making the best of all other features. *b is starved* if the features of b
+    predict credibly more than a tenth of the error that is left; or if a model trained on b alone explains credibly
+    more than b's features do here, and more than all others: then the largest other part is the one that *starves*; a
+    small part that should credibly be larger leaves it open. *Balanced* if all three are answered with no for every
+    modality. The first that holds of starves,
     overfits and idle is the verdict.
 
     A single run cannot show that a modality was starved whose encoder has learned nothing that a kernel regression
@@ -162,7 +162,7 @@ def _whole_overfits(training: Slopes, held_out: Slopes, above: Mapping[str, Exce
     if any(one.credible and one.value > TOLERATED for one in above.values()):
         return None
     if high < _HALF * min(1.0, training.whole):
-        return "yes"
+        return "unclear"
     return "no" if low >= _BORNE_OUT else None
 
 

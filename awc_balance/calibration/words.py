@@ -10,6 +10,7 @@ from awc_balance.wording import interval, listed, number, percent, percents
 if TYPE_CHECKING:
     from awc_balance.calibration.judgement import Estimate, Judgement, Verdict
 
+_HALF = 0.5
 _UNKNOWN = "cannot tell from this much data"
 
 
@@ -147,7 +148,10 @@ def _whole(verdict: Verdict) -> list[str]:
     explained = (
         "" if verdict.explained is None else f"The model explains {percent(verdict.explained)} of the variance. "
     )
-    return [f"{explained}Held-out data bear out a factor of {number(verdict.whole)} of the whole prediction."]
+    much = ""
+    if verdict.whole < _HALF:
+        much = " Less than half of it holds there: weight decay, fewer epochs or more data come before any balance."
+    return [f"{explained}Held-out data bear out a factor of {number(verdict.whole)} of the whole prediction.{much}"]
 
 
 def _share(estimate: Estimate | None) -> str:

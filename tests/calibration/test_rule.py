@@ -208,6 +208,7 @@ def test_behind_the_interface_of_the_methods():
     ("options", "message"),
     [
         ({"held_out": None}, "held_out=loader"),
+        ({"held_out": iter(HELD_OUT)}, "can be read once"),
         ({"alphas": {"signal": 0.0, "noise": 1.0}}, "Got `alphas` too"),
         ({"scale": "mean"}, "Got `scale` too"),
         ({"grouping": lambda contributions: contributions}, "Got `grouping` too"),
@@ -230,3 +231,23 @@ def test_a_failure_leaves_the_epoch_before():
         awc.start_epoch(TRAIN)
     assert awc.epoch == 0
     assert awc.history == []
+
+
+def test_learns_from_the_targets_that_they_are_classes():
+    model = Two()
+    classes = [(inputs, (target[:, 0] > 0).long()) for inputs, target in TRAIN]
+    others = [(inputs, (target[:, 0] > 0).long()) for inputs, target in HELD_OUT]
+    awc = AWCRegularizer(
+        model, model.encoders, nn.functional.cross_entropy, rule="calibration", held_out=others, batches=None
+    )
+    train(model, classes, awc, epochs=2, loss=nn.functional.cross_entropy)
+    assert set(awc.history[-1]["slopes"]["held_out"]) == {"signal", "noise"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_a_handful_of_held_out_samples_holds_nobody_back(count):
+    plain, watched = train(Two(), TRAIN, epochs=6), Two()
+    inputs, target = HELD_OUT[0]
+    few = [({m: x[:count] for m, x in inputs.items()}, target[:count])]
+    train(watched, TRAIN, rule_of(watched, held_out=few), epochs=6)
+    assert torch.equal(flat(plain), flat(watched))

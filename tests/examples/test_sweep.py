@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from examples.sweep import sweep, write_json
+from tests.processes import hear_ctrl_c
 
 PROJECT = Path(__file__).parents[2]
 
@@ -97,6 +98,7 @@ def started(tmp_path):
         cwd=PROJECT,
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

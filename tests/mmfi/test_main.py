@@ -11,6 +11,7 @@ import pytest
 from examples.mmfi import doctor
 from examples.mmfi.__main__ import main
 from tests.mmfi.raw_tree import REPOSITORY
+from tests.processes import hear_ctrl_c
 
 
 def test_a_stopped_command_says_so_in_a_line(tmp_path, capsys, monkeypatch):
@@ -29,6 +30,7 @@ def test_ctrl_c_stops_simulating_without_a_traceback(workers, tmp_path):
         [sys.executable, "-m", "examples.mmfi", *words],
         cwd=REPOSITORY,
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -38,5 +40,5 @@ def test_ctrl_c_stops_simulating_without_a_traceback(workers, tmp_path):
             break
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    assert "Traceback" not in process.communicate(timeout=300)[1]
+    assert "Traceback" not in process.communicate(timeout=60)[1]
     assert process.returncode == 130
