@@ -44,7 +44,7 @@ def nothing():
         ({"split": "S3"}, "should have validation clips of protocol P1, split S3"),
         ({"protocol": "P2"}, "should have training clips of protocol P2"),
         (awc(alpha_superior=-1.0), "alpha_superior"),
-        (awc(fisher="exact"), "`form` should be one of"),
+        (awc(fisher="exact"), "`fisher` should be one of"),
         ({"wifi_encoder": "resnet"}, "`wifi_encoder` should be of metafi, hpe-li. Got `resnet`"),
         ({"method": "OGM"}, "`method` should be of plain, AWC, .*. Got `OGM`"),
         ({"method_options": {"alpha": 1.0}}, "`method_options` should be of a balancing method"),
