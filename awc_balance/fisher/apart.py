@@ -62,7 +62,8 @@ class Apart:
     def knows(self, value: Any) -> bool:  # noqa: ANN401
         """Whether this is a tensor of samples that were kept apart."""
         tensor, version = self._known.get(id(value), (_nothing, 0))
-        return isinstance(value, Tensor) and tensor() is value and value._version == version
+        known = tensor()
+        return known is not None and known is value and known._version == version
 
     def _know(self, tensor: Tensor) -> None:
         self._known[id(tensor)] = ref(tensor), tensor._version
