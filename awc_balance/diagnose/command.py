@@ -47,11 +47,9 @@ class _Measures(NamedTuple):
 
 def _diagnose(options: argparse.Namespace) -> None:
     measures = _measures(options)
-    contributions, held_out = (
-        None if address is None else _evaluate(measures.contribution.evaluate, option, address)
-        for option, address in (("--data", options.data), ("--held-out", options.held_out))
-    )
-    assert contributions is not None  # noqa: S101 - --data is required
+    evaluate = measures.contribution.evaluate
+    contributions = _evaluate(evaluate, "--data", options.data)
+    held_out = None if options.held_out is None else _evaluate(evaluate, "--held-out", options.held_out)
     judged, lines = _verdict(measures.calibration, options), [UNJUDGED]
     if judged is not None:
         lines = judged.sentences()
