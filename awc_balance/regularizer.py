@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from awc_balance.anchors import Anchored, check_parameters
 from awc_balance.batches import Progress, Step, device_of, iterate
 from awc_balance.calibration.judgement import Verdict
-from awc_balance.calibration.rule import CalibrationRule, Decision, pull_to_zero
+from awc_balance.calibration.rule import CalibrationRule
 from awc_balance.calibration.slopes import Slopes
 from awc_balance.checks import check_callable, check_choice, check_count, check_numbers
 from awc_balance.contributions import ShapleyContribution
@@ -39,7 +39,19 @@ Source: TypeAlias = Callable[[Iterable[Any]], Mapping[str, float]]
 
 PAPER_WINDOW = 20
 
-_EXTRA: dict[str, type] = {"epoch": int, "contributions": dict, "groups": dict, "alphas": dict, "history": list}
+_OF_THE_PAPER: dict[str, Any] = {
+    "alpha_superior": 20_000.0,
+    "alpha_inferior": 10_000.0,
+    "alphas": None,
+    "grouping": kmeans_groups,
+    "scale": "raw",
+    "fisher": "per_batch",
+}
+"""The defaults of what rule="calibration" has no use for."""
+
+_EXTRA: dict[str, type] = {
+    "rule": str, "epoch": int, "contributions": dict, "groups": dict, "alphas": dict, "history": list
+}  # fmt: skip
 
 
 class _User(NamedTuple):
@@ -66,9 +78,10 @@ class AWCRegularizer(Anchored):
     With `rule="calibration"` it decides for itself whom to hold back, how much and how long. At the start of every
     epoch predictions are split into the parts of the modalities, and the calibration slope of every part, the factor
     at which the loss is smallest, is measured on training and on held-out batches (`Calibration`). A modality whose
-    slope is credibly lower on held-out data is pulled towards zero, L_m = s_m |theta|^2, the harder and the longer
-    the more of its part is noise; the pull eases when its part becomes too small. All others are left alone: where
-    nothing is wrong the run is bitwise that without the regularizer. What came of it: benchmarks/rule.md.
+    slope is credibly lower on held-out data is pulled towards features of no size, L_m = s_m sum_k e_k |theta_k|^2
+    with e_k the elasticity of their size by that of a parameter, the harder and the longer the more of its part is
+    noise; the pull eases when its part becomes too small. All others are left alone: where nothing is wrong the run is
+    bitwise that without the regularizer. What came of it: benchmarks/rule.md.
 
     Args:
         model: Any module.
@@ -87,9 +100,11 @@ class AWCRegularizer(Anchored):
         grouping: From contributions to "superior" or "inferior" by modality.
         rule: "paper": strengths by groups, or by `alphas`. "calibration": by calibration slopes; `alphas` of an epoch
             are then the strengths that came out, 1 being a pull as strong as the gradients of batches. Alphas,
-            grouping and scale of yours do not go with it.
+            grouping, scale, fisher and contributions of yours do not go with it; the name of a profit says what kind
+            of targets there are.
         held_out: Batches that the model is not trained on, for rule="calibration"; a part of the training data, never
-            the test data. As many of them are read as `batches` says, of a loader that shuffles or has few large ones.
+            the test data. All of them are read at the start of every epoch. Keep the frames of a recording in order:
+            intervals allow for neighbours that are alike.
         fisher: Form of the Fisher diagonals, or a `FisherDiagonal` of the same encoders. "per_batch" is the default
             because the paper's alphas fit its scale: with the larger one of "per_sample" they did nearly three
             times the harm on the MARS recording (examples/mars).
@@ -138,8 +153,8 @@ class AWCRegularizer(Anchored):
         encoders: Encoders,
         criterion: Criterion,
         *,
-        alpha_superior: float = 20_000.0,
-        alpha_inferior: float = 10_000.0,
+        alpha_superior: float = _OF_THE_PAPER["alpha_superior"],
+        alpha_inferior: float = _OF_THE_PAPER["alpha_inferior"],
         window: int | None = None,
         alphas: Mapping[str, float] | Rule | None = None,
         contributions: str | ShapleyContribution | Source | Mapping[str, float] = "pearson",
@@ -169,17 +184,19 @@ class AWCRegularizer(Anchored):
         check_choice("scale", scale, get_args(Scale))
         check_callable("criterion", criterion, "Pass the loss function of your training.")
         self._strengths = Strengths(encoders, alpha_superior, alpha_inferior, grouping, alphas)
-        source = self._source(contributions, model, encoders, step)
+        source = self._source(contributions, model, encoders, step) if rule == "paper" else None
         # In a tuple, or the parameters of modules among them would become the regularizer's.
         self._user = _User(model, criterion, step, source)
         self._forgets = isinstance(fisher, str)
         self._fisher = _fisher_of(fisher, encoders, processes)
         self._rule: CalibrationRule | None = None
         if rule == "calibration":
-            _refuse_both(alphas=alphas is not None, grouping=grouping is not kmeans_groups, scale=scale != "raw")
+            given = (alpha_superior, alpha_inferior, alphas, grouping, scale, fisher)
+            _refuse_both(dict(zip(_OF_THE_PAPER, given, strict=True)), contributions)
             self._rule = CalibrationRule(model, encoders, contributions, held_out, step, processes.group)
         elif held_out is not None:
             raise ValueError("`held_out` belongs to rule='calibration'. Got rule='paper'. Pass both or neither.")
+        self.rule = rule
         self.window = PAPER_WINDOW if window is None and rule == "paper" else window
         self.scale = scale
         self.batches = batches
@@ -223,21 +240,27 @@ class AWCRegularizer(Anchored):
             self.epoch += 1
             self.alphas = dict.fromkeys(self._encoders, 0.0)
             return
-        if fisher is None or self._rule is not None or (contributions is None and not self._strengths.fixed):
+        if self._rule is not None and (contributions is not None or fisher is not None):
+            raise ValueError(
+                "rule='calibration' measures what it needs by itself. Got contributions or Fisher diagonals of this "
+                "epoch. Leave them out, or pass rule='paper'."
+            )
+        if fisher is None or (contributions is None and not self._strengths.fixed):
             loader = self._first(loader)
         reshard(self._user.model)
         self._processes.attempt(lambda: check_parameters(self._encoders))
         known, intervals = self._contributions(loader, contributions, progress)
-        decision = self._decision(loader)
+        rule = self._rule
+        decision = None if rule is None else rule.decide(self.alphas, loader)
         groups, alphas = self._strengths.decide(known) if decision is None else ({}, decision.strengths)
         traces: dict[str, float] = {}
         if decision is None or any(alphas.values()):
             diagonal = self._diagonal(loader, fisher, progress)
             traces = trace(diagonal)
-            if decision is None:
+            if rule is None:
                 self._keep(diagonal, self._divisor(sum(traces.values())))
             else:
-                self._keep(pull_to_zero(self._encoders, traces), to_zero=True)
+                self._keep(rule.pull(diagonal, loader), to_zero=True)
         self.epoch += 1
         self.contributions, self.groups, self.alphas = known, groups, alphas
         self.history.append(
@@ -306,7 +329,7 @@ class AWCRegularizer(Anchored):
         Raises:
             ValueError: If it holds a number that is out of its range; nothing is put back then.
         """
-        check_progress(state, self._encoders)
+        check_progress(state, self._encoders, self.rule)
         for name in _EXTRA:
             setattr(self, name, deepcopy(state[name]))
 
@@ -325,7 +348,7 @@ class AWCRegularizer(Anchored):
         """
         check_state(state_dict, self.state_dict(), _EXTRA, strict=strict)
         if "_extra_state" in state_dict:
-            check_progress(state_dict["_extra_state"], self._encoders)
+            check_progress(state_dict["_extra_state"], self._encoders, self.rule)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def extra_repr(self) -> str:
@@ -358,7 +381,7 @@ class AWCRegularizer(Anchored):
         """
         source, processes = self._user.source, self._processes
         if given is None:
-            if self._strengths.fixed or self._rule is not None or source is None:
+            if self._strengths.fixed or source is None:
                 return {}, {}
             if isinstance(source, ShapleyContribution):
                 measured = source(loader, progress=progress)
@@ -367,12 +390,6 @@ class AWCRegularizer(Anchored):
             given = processes.attempt(lambda: source(loader))
         checked = processes.attempt(lambda: check_numbers("contributions", given, self._encoders))
         return processes.mean(checked, device_of(self._user.model)), {}
-
-    def _decision(self, loader: Iterable[Any]) -> Decision | None:
-        """What the calibration rule says of the coming epoch, if it is in force."""
-        if self._rule is None:
-            return None
-        return self._rule.decide(self.alphas, loader, self._first(self._rule.held_out))
 
     def _first(self, loader: Iterable[Any]) -> Iterable[Any]:
         """What is measured on: the loader, or so many of its batches, read without moving its random state."""
@@ -433,11 +450,14 @@ def _fisher_of(fisher: Form | FisherDiagonal, encoders: Encoders, processes: Pro
     return fisher
 
 
-def _refuse_both(**given: bool) -> None:
-    """Refuse what the calibration rule decides for itself."""
-    for name in (name for name, own in given.items() if own):
+def _refuse_both(given: Mapping[str, object], contributions: object) -> None:
+    """Refuse what the calibration rule decides or measures for itself."""
+    own = [name for name, value in given.items() if value != _OF_THE_PAPER[name]]
+    if not isinstance(contributions, str):
+        own.append("contributions")
+    if own:
         raise ValueError(
-            f"rule='calibration' sets strengths by itself. Got `{name}` too. Leave it out, or pass rule='paper'."
+            f"rule='calibration' sets strengths by itself. Got `{own[0]}` too. Leave it out, or pass rule='paper'."
         )
 
 

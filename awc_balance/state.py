@@ -50,17 +50,23 @@ def check_state(found: Mapping[str, Any], own: Mapping[str, Any], extra: Mapping
         )
 
 
-def check_progress(found: Mapping[str, Any], modalities: Iterable[str]) -> None:
+def check_progress(found: Mapping[str, Any], modalities: Iterable[str], rule: str) -> None:
     """Refuse plain values of a saved regularizer that it could not go on from.
 
     Args:
-        found: By name: "epoch", "contributions", "groups", "alphas".
+        found: By name: "rule", "epoch", "contributions", "groups", "alphas".
         modalities: Their names.
+        rule: That of the regularizer that is to go on.
 
     Raises:
         TypeError: If a value is of the wrong kind.
-        ValueError: If one is not finite, out of its range, or of other modalities.
+        ValueError: If one is not finite, out of its range, or of other modalities, or the rule is another one.
     """
+    if found["rule"] != rule:
+        raise ValueError(
+            f"`state_dict` should come from a regularizer of the same rule, {rule!r}. Got {found['rule']!r}. "
+            f"Build the regularizer with rule={found['rule']!r}."
+        )
     modalities = list(modalities)
     check_count("epoch", found["epoch"], 0)
     for modality, alpha in check_numbers("alphas", found["alphas"], modalities).items():

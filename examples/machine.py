@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,6 +30,20 @@ def hardware(device: torch.device, processes: int = 1) -> str:
     if device.type == "cuda":
         return f"{processes} x {torch.cuda.get_device_name(device)}"
     return f"{processes} x {torch.get_num_threads()} threads of {processor_name()}"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware of this process, for the record of a run."""
+    return {"versions": versions(), "hardware": hardware(device)}
+
+
+def machines(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The machines that runs were done on, each once: a sweep may be stopped on one and go on on another."""
+    found: list[dict[str, Any]] = []
+    for record in records:
+        if record["machine"] not in found:
+            found.append(record["machine"])
+    return found
 
 
 def processor_name() -> str:

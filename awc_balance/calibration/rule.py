@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from math import sqrt
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from awc_balance.batches import Step
+from awc_balance.batches import STEP_REMEDY, Step, default_step, iterate
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
+from awc_balance.calibration.elasticity import elasticities
 from awc_balance.calibration.excess import next_strengths
 from awc_balance.calibration.judgement import Verdict
+from awc_balance.calibration.pull import pull_to_zero
 from awc_balance.calibration.slopes import Slopes
 from awc_balance.calibration.verdict import verdict
-from awc_balance.encoders import Encoders, parameters_by_modality
-from awc_balance.processes import ProcessGroup
+from awc_balance.checks import check_callable
+from awc_balance.encoders import Encoders, check_encoders, check_model
+from awc_balance.preserve import RandomState
+from awc_balance.processes import Processes, ProcessGroup
 
 _LOSSES: dict[str, CalibrationLoss] = {
     "pearson": "auto",  # the default of what the rule has no use for but to know the kind of targets
@@ -90,17 +92,41 @@ class CalibrationRule:
             )
         self.held_out = held_out
         self._calibration = Calibration(model, encoders, loss_of(profit), step=step, process_group=process_group)
+        self._processes = Processes(model, process_group)
+        # In a tuple, for the same reason as in the regularizer.
+        step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
+        model = check_model(model)
+        self._user = model, check_encoders(encoders, model), step
 
-    def decide(self, before: Mapping[str, float], loader: Iterable[Any], held_out: Iterable[Any]) -> Decision:
+    def decide(self, before: Mapping[str, float], loader: Iterable[Any]) -> Decision:
         """The strengths of the coming epoch.
 
         Args:
             before: Those of the last one.
             loader: Training batches.
-            held_out: The others, or the first few of them.
+
+        Raises:
+            TypeError: If a loader does not yield batches that can be read.
+            ValueError: If one is empty, or a prediction or target is not finite.
         """
-        training, others = (self._calibration.evaluate(batches, costs=False) for batches in (loader, held_out))
-        return Decision(next_strengths(before, training, others), training, others)
+        training = self._calibration.evaluate(loader, costs=False)
+        held_out = self._others(costs=False)
+        return Decision(next_strengths(before, training, held_out), training, held_out)
+
+    def pull(self, diagonal: Mapping[str, Mapping[str, Tensor]], loader: Iterable[Any]) -> dict[str, dict[str, Tensor]]:
+        """What the strengths are of: the weight of the pull of every parameter; see `pull_to_zero`.
+
+        Args:
+            diagonal: Mean squares of the gradients of batches.
+            loader: Training batches, of which the first is read.
+        """
+        model, encoders, step = self._user
+        state = RandomState(loader)
+        try:
+            found = self._processes.attempt(lambda: elasticities(model, encoders, step, next(iterate(loader))))
+        finally:
+            state.restore()
+        return pull_to_zero(encoders, diagonal, self._processes.averaged(found))
 
     def verdict(self, loader: Iterable[Any], alone: Mapping[str, Slopes] | None) -> Verdict:
         """On the model as it is.
@@ -110,23 +136,11 @@ class CalibrationRule:
             alone: See `verdict`.
         """
         training = self._calibration.evaluate(loader, costs=False)
-        return verdict(training, self._calibration.evaluate(self.held_out), alone)
+        return verdict(training, self._others(), alone)
 
-
-def pull_to_zero(encoders: Mapping[str, nn.Module], traces: Mapping[str, float]) -> dict[str, dict[str, Tensor]]:
-    """The weight of the pull s_m |theta|^2 of every parameter, in place of a Fisher diagonal.
-
-    s_m = rms(g) / (2 rms(theta)) over the parameters of the encoder, so that at strength 1 the pull 2 s_m theta is as
-    strong as the gradient g of a batch. The training is the same in any unit of the loss.
-
-    Args:
-        encoders: By modality.
-        traces: The trace of the Fisher diagonal of every encoder, of the gradients of batches.
-    """
-    weights = {}
-    for modality, named in parameters_by_modality(encoders).items():
-        trained = [parameter.detach() for parameter in named.values() if parameter.requires_grad]
-        size = sum(parameter.abs().double().square().sum().item() for parameter in trained)
-        weight = sqrt(traces[modality] / size) / 2 if size > 0 else 0.0
-        weights[modality] = {name: torch.full_like(p.detach().real, weight) for name, p in named.items()}
-    return weights
+    def _others(self, *, costs: bool = True) -> Slopes:
+        """The slopes on held-out data; errors say that it is these."""
+        try:
+            return self._calibration.evaluate(self.held_out, costs=costs)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"`held_out` could not be measured: {error}") from error

@@ -15,6 +15,8 @@ Estimate: TypeAlias = Callable[[Tensor], Tensor]
 """From a weight per fold, float64, to the values `[M]` of the data with every fold counted that often."""
 
 REPLICATES = 1000
+FEWEST_FOLDS = 5
+"""To which folds are put together; of fewer, Student's t says hardly anything."""
 
 
 def jackknife(estimate: Estimate, folds: int) -> tuple[Tensor, Tensor]:
@@ -37,9 +39,34 @@ def jackknife(estimate: Estimate, folds: int) -> tuple[Tensor, Tensor]:
 
 
 def jackknife_margin(without: Tensor) -> Tensor:
-    """Half the width of the interval of every value, `[M]`, from the values without each of the folds, `[folds, M]`."""
-    folds = len(without)
-    return _student(folds) * ((folds - 1) * without.var(0, correction=0)).sqrt()
+    """Half the width of the interval of every value, also where folds that follow one another are alike.
+
+    What a fold adds to a value is, to first order, the mean of the values without a fold minus that without it. As long
+    as this is credibly alike between neighbours, as in the frames of a recording (a correlation above 1.64 /
+    sqrt(folds), one in twenty by chance), neighbours are put together, two and two, and the margin is that of the
+    fewer, larger folds, if it is wider: batch means, with fewer batches until they are independent (Fishman 1978,
+    "Grouping observations in digital simulation", Management Science 24).
+
+    Args:
+        without: The values without each of the folds, in the order of the samples, `[folds, M]`.
+    """
+    folds, added = len(without), without.mean(0) - without
+    margin, alike = _margin(added, folds), torch.ones(without.shape[1:], dtype=torch.bool)
+    while len(added) >= 2 * FEWEST_FOLDS and (alike := alike & _neighbours_are_alike(added)).any():
+        added = torch.stack([some.sum(0) for some in added.tensor_split(len(added) // 2)])
+        margin = torch.where(alike, torch.maximum(margin, _margin(added, folds)), margin)
+    return margin
+
+
+def _margin(added: Tensor, folds: int) -> Tensor:
+    """From what groups of folds add, `[groups, M]`."""
+    return _student(len(added)) * (folds - 1) / folds * (len(added) * added.var(0)).sqrt()
+
+
+def _neighbours_are_alike(added: Tensor) -> Tensor:
+    away = added - added.mean(0)
+    correlation = (away[1:] * away[:-1]).sum(0) / away.square().sum(0).clamp(min=torch.finfo(added.dtype).tiny)
+    return correlation > NormalDist().inv_cdf(0.95) / sqrt(len(added))
 
 
 def bootstrap(estimate: Estimate, folds: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from awc_balance.report.files import write_whole
 from benchmarks.ablation.cells import CELLS, cell_named, cells_of
 from benchmarks.ablation.conditions import PARTS, STRENGTHS, middle
@@ -18,7 +16,7 @@ from benchmarks.ablation.predictors import EXCESSES, claimed, points, ranks
 from benchmarks.ablation.summary import summarize
 from benchmarks.ablation.tables import WAYS, markdown
 from benchmarks.ablation.training import describe, train
-from examples.machine import hardware, versions
+from examples.machine import machines
 from examples.sweep import file_words, finished, sweep, write_json
 
 
@@ -41,13 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not found:
         return 130
     command = "python -m benchmarks.ablation " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    _write(summarize(plan, found), plan, command.strip(), options.out)
+    _write(summarize(plan, found), plan, {"command": command.strip(), "machines": machines(found)}, options.out)
     return 0 if options.finished or len(found) == len(wanted) else 130
 
 
-def _write(summary: dict[str, Any], plan: Plan, command: str, out: Path) -> None:
-    machine = {"versions": versions(), "hardware": hardware(torch.device("cpu"))}
-    about = {"command": command, **machine, "seeds": plan.seeds, "middle_strengths": _middles()}
+def _write(summary: dict[str, Any], plan: Plan, origin: dict[str, Any], out: Path) -> None:
+    about = {**origin, "seeds": plan.seeds, "middle_strengths": _middles()}
     found = {how: points(summary, how) for how in WAYS}
     telling = {
         how: {"points": p, "ranks": ranks(p), "claimed": {key: claimed(p, key) for key in EXCESSES}}

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
+
 from benchmarks.ablation.cells import Cell, load_cell
 from benchmarks.ablation.conditions import NOBODY, Condition
 from benchmarks.ablation.holds import Freeze, Hold, Pull, Slow
 from benchmarks.ablation.probe import Probe
 from benchmarks.compare.methods import Setup
 from benchmarks.compare.training import fit, prepare
+from examples.machine import machine
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
         tick: Called after every epoch.
 
     Returns:
-        `run`, what `benchmarks.compare.training.fit` gives, `epochs_held` by modality, and where nobody is held back
-        `probes`, at some epochs and at last of the best one.
+        `run`, the `machine`, what `benchmarks.compare.training.fit` gives, `epochs_held` by modality, and where nobody
+        is held back `probes`, at some epochs and at last of the best one.
     """
     task = load_cell(run.cell, run.folder)
     setup = prepare(task, task.modalities, run.seed, run.epochs)
@@ -59,7 +62,8 @@ def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
         tick()
 
     fitted = fit(setup, hold, look, attach=hold.attach)
-    found: dict[str, Any] = {"run": describe(run), **fitted, "epochs_held": hold.epochs_held}
+    found: dict[str, Any] = {"run": describe(run), "machine": machine(torch.device("cpu")), **fitted}
+    found["epochs_held"] = hold.epochs_held
     if run.condition == NOBODY:
         found["probes"] = [*probe.found, {"epoch": "best", **probe.look()}]
     return found

@@ -8,14 +8,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import torch
-
 from awc_balance.report.files import write_whole
 from benchmarks.ablation.cells import Cell, load_cell
 from benchmarks.claim.judgement import judged
 from benchmarks.claim.plan import CELLS, SEEDS, describe, runs_of, train
 from benchmarks.compare.output import bold
-from examples.machine import hardware, versions
+from examples.machine import machines
 from examples.sweep import finished, sweep, write_json
 
 
@@ -34,8 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     found = {cell: finished(runs, folder, describe) for cell, runs in wanted.items()}
     whole = {cell.name: judged(cell, results) for cell, results in found.items() if len(results) == len(wanted[cell])}
     command = "python -m benchmarks.claim " + " ".join(sys.argv[1:] if arguments is None else arguments)
-    machine = {"versions": versions(), "hardware": hardware(torch.device("cpu"))}
-    write_json(options.out / "claim.json", {"command": command.strip(), **machine, "seeds": seeds, "cells": whole})
+    origin = {"command": command.strip(), "machines": machines(r for results in found.values() for r in results)}
+    write_json(options.out / "claim.json", {**origin, "seeds": seeds, "cells": whole})
     write_whole(options.out / "claim.md", markdown(whole, [c for c in cells if c.name not in whole]) + "\n")
     print(f"written: {options.out}/claim.json and .md")
     return 0 if options.finished or len(done) == len(every) else 130

@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
+import torch
+
 from benchmarks.ablation.cells import Cell, load_cell
 from benchmarks.compare.methods import METHODS, PLAIN
 from benchmarks.compare.training import fit, prepare
+from examples.machine import machine
 
 RULE = "AWC, calibration rule"
-SEEDS = tuple(range(10, 20))
+SEEDS = tuple(range(20, 30))
 PUBLISHED = {
     "mfeat_regression": ("G-Blending", 0.2),
     "mfeat_classification": ("MMPareto", 1.5),
@@ -23,6 +26,9 @@ PUBLISHED = {
 
 BUNDLED = "benchmarks.compare.tasks.bundled"
 CELLS = (
+    Cell("mars"),
+    Cell("mars", "scarce"),
+    Cell("mars", "scarce", "large"),
     Cell("mfeat_regression"),
     Cell("mfeat_regression", "scarce"),
     Cell("mfeat_classification"),
@@ -30,12 +36,11 @@ CELLS = (
     Cell(f"{BUNDLED}:diabetes"),
     Cell(f"{BUNDLED}:breast_cancer"),
     Cell(f"{BUNDLED}:digits"),
-    Cell("mars", "scarce"),
     Cell("mfeat_regression", size="large"),
-    Cell("mars"),
+    Cell("mfeat_regression", "scarce", "large"),
     Cell("mmfi_simulated"),
 )
-LONG = (Cell("mars"), Cell("mmfi_simulated"))
+LONG = (Cell("mars"), Cell("mars", "scarce", "large"), Cell("mmfi_simulated"))
 """Where subsets take too long."""
 
 
@@ -86,7 +91,7 @@ def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
     fitted = fit(setup, balancer, tick)
     regularizer = getattr(balancer, "regularizer", None)
     strengths = [row["alphas"] for row in regularizer.history] if regularizer is not None else None
-    return {"run": describe(run), **fitted, "strengths": strengths}
+    return {"run": describe(run), "machine": machine(torch.device("cpu")), **fitted, "strengths": strengths}
 
 
 def describe(run: Run) -> dict[str, Any]:

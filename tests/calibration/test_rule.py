@@ -9,7 +9,6 @@ from torch.nn.functional import mse_loss
 
 from awc_balance import AWCRegularizer
 from awc_balance.balancers import AWC
-from awc_balance.calibration.rule import pull_to_zero
 from tests.models import Concat, build, loader_of
 
 
@@ -98,22 +97,6 @@ def test_does_bitwise_nothing_where_nothing_is_wrong():
     plain, watched = train(Two(), TRAIN), Two()
     train(watched, TRAIN, rule_of(watched, held_out=TRAIN, batches=None))
     assert torch.equal(flat(plain), flat(watched))
-
-
-def test_the_pull_is_as_strong_as_the_gradient_at_strength_1():
-    model = build(Concat)
-    traces = {m: 4.0 * sum(p.numel() for p in e.parameters()) for m, e in model.encoders.items()}
-    for modality, named in pull_to_zero(model.encoders, traces).items():
-        parameters = dict(model.encoders[modality].named_parameters())
-        pull = torch.cat([2 * weight.flatten() * parameters[name].flatten() for name, weight in named.items()])
-        assert pull.square().mean().sqrt().item() == pytest.approx(2.0, rel=1e-5)
-
-
-def test_zero_parameters_are_not_pulled():
-    model = build(Concat)
-    for parameter in model.encoders["m0"].parameters():
-        nn.init.zeros_(parameter)
-    assert not any(w.any() for w in pull_to_zero(model.encoders, {"m0": 1.0, "m1": 1.0})["m0"].values())
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1e3])
@@ -212,6 +195,10 @@ def test_behind_the_interface_of_the_methods():
         ({"alphas": {"signal": 0.0, "noise": 1.0}}, "Got `alphas` too"),
         ({"scale": "mean"}, "Got `scale` too"),
         ({"grouping": lambda contributions: contributions}, "Got `grouping` too"),
+        ({"alpha_superior": 1.0}, "Got `alpha_superior` too"),
+        ({"alpha_inferior": 1.0}, "Got `alpha_inferior` too"),
+        ({"fisher": "per_sample"}, "Got `fisher` too"),
+        ({"contributions": {"signal": 1.0, "noise": 0.0}}, "Got `contributions` too"),
         ({"rule": "other"}, "`rule` should be one of"),
         ({"rule": "paper"}, "belongs to rule='calibration'"),
     ],
@@ -221,6 +208,49 @@ def test_bad_options(options, message):
     options = {"rule": "calibration", "held_out": HELD_OUT, **options}
     with pytest.raises(ValueError, match=message):
         AWCRegularizer(model, model.encoders, mse_loss, **options)
+
+
+@pytest.mark.parametrize("given", [{"contributions": {"signal": 1.0, "noise": 0.0}}, {"fisher": {}}])
+def test_an_epoch_takes_nothing_that_the_rule_measures(given):
+    awc = rule_of(Two())
+    with pytest.raises(ValueError, match="measures what it needs by itself"):
+        awc.start_epoch(TRAIN, **given)
+    assert awc.epoch == 0
+
+
+@pytest.mark.parametrize(("saved", "own"), [("paper", "calibration"), ("calibration", "paper")])
+def test_refuses_the_state_of_the_other_rule(saved, own):
+    model = Two()
+
+    def regularizer(rule):
+        return rule_of(model) if rule == "calibration" else AWCRegularizer(model, model.encoders, mse_loss)
+
+    with pytest.raises(ValueError, match=f"of the same rule, '{own}'. Got '{saved}'"):
+        regularizer(own).load_state_dict(regularizer(saved).state_dict())
+
+
+@pytest.mark.parametrize(("held_out", "error"), [([], ValueError), (3, TypeError)])
+def test_says_that_it_is_the_held_out_data(held_out, error):
+    awc = rule_of(Two(), held_out=held_out)
+    with pytest.raises(error, match="`held_out` could not be measured"):
+        awc.start_epoch(TRAIN)
+
+
+def test_reads_all_held_out_batches_and_a_few_training_batches():
+    read = {"train": 0, "held out": 0}
+
+    class Counted:
+        def __init__(self, name, batches):
+            self.name, self.batches = name, batches
+
+        def __iter__(self):
+            for batch in self.batches:
+                read[self.name] += 1
+                yield batch
+
+    held_out = batches_of(HELD_OUT[0])
+    rule_of(Two(), held_out=Counted("held out", held_out), batches=2).start_epoch(Counted("train", TRAIN))
+    assert read == {"train": 2, "held out": len(held_out)}
 
 
 def test_a_failure_leaves_the_epoch_before():
