@@ -14,6 +14,7 @@ STRENGTHS = {
     ("plain", "epoch"): (1.0, 30.0, 1000.0),
     ("plain", "init"): (1.0, 30.0, 1000.0),
     ("plain", "zero"): (0.003, 0.1, 3.0),
+    ("sized", "zero"): (0.003, 0.1, 3.0),
     ("slow", ""): (0.3, 0.1, 0.03),
     ("freeze", ""): (0.0,),
 }
@@ -32,7 +33,8 @@ class Condition:
 
     Attributes:
         whom: One of `GROUPS`, a modality, or "nobody".
-        how: "fisher", a Fisher-weighted pull; "plain", a pull; "slow", a factor on the update; or "freeze".
+        how: "fisher", a Fisher-weighted pull; "plain", a pull; "sized", a pull of what sets the size of the features;
+            "slow", a factor on the update; or "freeze".
         strength: Of the pull, or the factor.
         window: Share of the epochs, from the first, in which it lasts.
         anchor: Of a pull: "epoch", the parameters at the epoch's start; "init", the initial ones; "zero", which is a
@@ -85,6 +87,11 @@ def ways(modalities: Sequence[str]) -> list[Condition]:
     ]
 
 
+def sized(modalities: Sequence[str]) -> list[Condition]:
+    """The pull of the calibration rule on each modality alone, at the middle strength."""
+    return [Condition(who, "sized", middle("sized", "zero"), 1.0, "zero") for who in (*GROUPS[:2], *modalities)]
+
+
 def strengths(_: Sequence[str]) -> list[Condition]:
     """Superior modalities, inferior ones, and then all with every strength of every way."""
     return [
@@ -117,5 +124,5 @@ def full(modalities: Sequence[str]) -> list[Condition]:
     ]
 
 
-PARTS = {"core": core, "ways": ways, "strengths": strengths, "windows": windows, "full": full}
+PARTS = {"core": core, "ways": ways, "strengths": strengths, "windows": windows, "sized": sized, "full": full}
 """Fractions of the factorial, from modalities to conditions."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import sqrt
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,14 @@ from torch.optim import Optimizer
 
 from awc_balance import AWCRegularizer
 from awc_balance.balancers import Balancer
+from awc_balance.batches import default_step
+from awc_balance.calibration.elasticity import elasticities
+from awc_balance.calibration.pull import pull_to_zero
 from awc_balance.encoders import parameters_by_modality
 from awc_balance.state import buffer_name
 from benchmarks.compare.methods import Setup
+
+Weights: TypeAlias = Literal["fisher", "plain", "sized"]
 
 SMALLEST = 1e-3
 """Encoders whose parameters are smaller than this, root mean square, count as of this size."""
@@ -72,12 +77,13 @@ class Hold(Balancer):
 
 
 class Pull(Hold):
-    """Add strength * sum_i F_i (theta_i - anchor_i)^2, or strength * c * sum_i (theta_i - anchor_i)^2.
+    """Add strength * sum_i w_i (theta_i - anchor_i)^2.
 
-    With Fisher weights F is divided by the root of its mean over all encoders. Without, c = g / (2 r), with g the root
-    mean square of the encoder's gradients of four batches and r that of its parameters, both at the epoch's start. So
-    at strength 1 the gradient of the pull is as large as that of a batch when the parameters are as far from the anchor
-    as they are large. Either way the unit of the loss does not matter.
+    "fisher": w is the Fisher diagonal, divided by the root of its mean over all encoders. "plain": w = g / (2 r), with
+    g the root mean square of the encoder's gradients of four batches and r that of its parameters, both at the epoch's
+    start. So at strength 1 the gradient of the pull is as large as that of a batch when the parameters are as far from
+    the anchor as they are large. "sized": the same of what sets the size of the features, as in the calibration rule.
+    Either way the unit of the loss does not matter.
 
     Args:
         setup: The model and its task.
@@ -85,13 +91,13 @@ class Pull(Hold):
         strength: Of the pull.
         window: In epochs.
         anchor: "epoch", the parameters at the epoch's start; "init", the present ones; or "zero".
-        fisher: Whether the pull is Fisher-weighted.
+        weights: Which w.
     """
 
-    def __init__(self, setup: Setup, whom: str, strength: float, window: int, anchor: str, *, fisher: bool) -> None:
+    def __init__(self, setup: Setup, whom: str, strength: float, window: int, anchor: str, *, weights: Weights) -> None:
         """See the class."""
-        super().__init__(setup, whom, strength, window, scale="root_mean" if fisher else "raw")
-        self._weighted = fisher
+        super().__init__(setup, whom, strength, window, scale="root_mean" if weights == "fisher" else "raw")
+        self._setup, self._weights = setup, weights
         self._anchors = _anchors(self.regularizer, anchor)
 
     def _measure(self, loader: Iterable[Any]) -> None:
@@ -100,8 +106,14 @@ class Pull(Hold):
         if not regularizer.active:
             return
         state = regularizer.state_dict()
-        weights = {} if self._weighted else _even_weights(self._encoders, state)
-        regularizer.load_state_dict({**state, **self._anchors, **weights})
+        regularizer.load_state_dict({**state, **self._anchors, **self._in_place_of_fisher(state)})
+
+    def _in_place_of_fisher(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self._weights == "fisher":
+            return {}
+        if self._weights == "plain":
+            return _even_weights(self._encoders, state)
+        return _sized_weights(self._setup, self._encoders, state)
 
     def _adjust(self) -> None:
         self.regularizer.add_gradient_()
@@ -175,6 +187,18 @@ def _even_weights(encoders: Mapping[str, nn.Module], state: Mapping[str, Tensor]
         size = _root_mean_square(named.values())
         found |= {key: torch.full_like(state[key], gradient / (2 * max(size, SMALLEST))) for key in keys}
     return found
+
+
+def _sized_weights(setup: Setup, encoders: Mapping[str, nn.Module], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the calibration rule."""
+    diagonal = {
+        modality: {name: state[buffer_name("fisher", modality, name)] for name in named}
+        for modality, named in parameters_by_modality(encoders).items()
+    }
+    with torch.random.fork_rng(devices=[]):  # a loader draws a number wherever it is read
+        batch = next(iter(setup.batches))
+    weights = pull_to_zero(encoders, diagonal, elasticities(setup.model, encoders, default_step, batch))
+    return {buffer_name("fisher", m, name): weight for m, named in weights.items() for name, weight in named.items()}
 
 
 def _root_mean_square(parameters: Iterable[nn.Parameter]) -> float:

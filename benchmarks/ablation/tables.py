@@ -138,7 +138,9 @@ def way(row: dict[str, Any]) -> str:
     'plain pull to zero, 0.1, 100 % of the epochs'
     """
     towards = {"epoch": " pull to the epoch's start", "init": " pull to the start", "zero": " pull to zero", "": ""}
-    name = {"fisher": "Fisher", "plain": "plain", "slow": "steps times", "freeze": "frozen"}[row["how"]]
+    name = {"fisher": "Fisher", "plain": "plain", "sized": "sized", "slow": "steps times", "freeze": "frozen"}[
+        row["how"]
+    ]
     strength = {"slow": f" {row['strength']:g}", "freeze": ""}.get(row["how"], f", {row['strength']:g}")
     return f"{name}{towards[row['anchor']]}{strength}, {100 * row['window']:g} % of the epochs"
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.ablation.cells import Cell, load_cell
 from benchmarks.ablation.conditions import NOBODY, Condition
-from benchmarks.ablation.holds import Freeze, Hold, Pull, Slow
+from benchmarks.ablation.holds import Freeze, Hold, Pull, Slow, Weights
 from benchmarks.ablation.probe import Probe
 from benchmarks.compare.methods import Setup
 from benchmarks.compare.training import fit, prepare
@@ -78,8 +78,8 @@ def build(setup: Setup, condition: Condition) -> Hold:
         return Freeze(setup, condition.whom, window)
     if condition == NOBODY:
         return Hold(setup, condition.whom, 0.0, window)
-    fisher = condition.how == "fisher"
-    return Pull(setup, condition.whom, condition.strength, window, condition.anchor, fisher=fisher)
+    weights: Weights = "fisher" if condition.how == "fisher" else "sized" if condition.how == "sized" else "plain"
+    return Pull(setup, condition.whom, condition.strength, window, condition.anchor, weights=weights)
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -46,9 +46,9 @@ class TestHolds:
     @pytest.mark.parametrize(
         "build",
         [
-            lambda setup, whom: Pull(setup, whom, 0.0, EPOCHS, "epoch", fisher=True),
-            lambda setup, whom: Pull(setup, whom, 0.0, EPOCHS, "zero", fisher=False),
-            lambda setup, whom: Pull(setup, whom, 9.0, 0, "init", fisher=False),
+            lambda setup, whom: Pull(setup, whom, 0.0, EPOCHS, "epoch", weights="fisher"),
+            lambda setup, whom: Pull(setup, whom, 0.0, EPOCHS, "zero", weights="plain"),
+            lambda setup, whom: Pull(setup, whom, 9.0, 0, "init", weights="plain"),
             lambda setup, whom: Slow(setup, whom, 1.0, EPOCHS),
             lambda setup, whom: Slow(setup, whom, 0.0, 0),
             lambda setup, whom: Freeze(setup, whom, 0),
@@ -81,10 +81,10 @@ class TestHolds:
         torch.testing.assert_close(moved[0.1], 0.1 * moved[1.0], atol=1e-7, rtol=1e-3)
 
     @pytest.mark.parametrize("anchor", ["epoch", "init", "zero"])
-    @pytest.mark.parametrize("fisher", [True, False])
-    def test_the_pull_is_towards_its_anchor(self, anchor, fisher):
+    @pytest.mark.parametrize("weights", ["fisher", "plain", "sized"])
+    def test_the_pull_is_towards_its_anchor(self, anchor, weights):
         setup = prepare(load_cell(CELL), MODALITIES, 0, EPOCHS)
-        hold = Pull(setup, "b", 2.0, EPOCHS, anchor, fisher=fisher)
+        hold = Pull(setup, "b", 2.0, EPOCHS, anchor, weights=weights)
         parameter = setup.model.encoders["b"][0].weight
         initial = parameter.detach().clone()
         with torch.no_grad():
@@ -98,11 +98,11 @@ class TestHolds:
         hold.adjust_gradients_()
         weight = hold.regularizer.state_dict()["fisher/b/0/weight"]
         torch.testing.assert_close(parameter.grad - before, 4 * weight * (parameter.detach() - anchors[anchor]))
-        assert (len(weight.unique()) == 1) == (not fisher)
+        assert (len(weight.unique()) == 1) == (weights != "fisher")
 
     def test_strength_1_is_as_strong_as_the_gradient(self):
         setup = prepare(load_cell(CELL), MODALITIES, 0, EPOCHS)
-        hold = Pull(setup, "b", 1.0, EPOCHS, "zero", fisher=False)
+        hold = Pull(setup, "b", 1.0, EPOCHS, "zero", weights="plain")
         hold.start_epoch(setup.batches)
         squares = []
         for batch in setup.batches:  # four of them; the loader shuffles, so that the order is another one
@@ -117,18 +117,18 @@ class TestHolds:
         gradient = torch.stack(squares).mean().sqrt()
         torch.testing.assert_close(pull.square().mean().sqrt(), gradient, atol=0, rtol=0.2)
 
-    @pytest.mark.parametrize("fisher", [True, False])
+    @pytest.mark.parametrize("weights", ["fisher", "plain", "sized"])
     @pytest.mark.parametrize("anchor", ["epoch", "zero"])
-    def test_the_unit_of_the_loss_does_not_matter(self, fisher, anchor):
-        weights = []
+    def test_the_unit_of_the_loss_does_not_matter(self, weights, anchor):
+        found = []
         for unit in (1.0, 1000.0):
             setup = prepare(load_cell(CELL), MODALITIES, 0, EPOCHS)
             criterion = setup.task.criterion
             object.__setattr__(setup, "task", _scaled(setup.task, criterion, unit))
-            hold = Pull(setup, "both", 1.0, EPOCHS, anchor, fisher=fisher)
+            hold = Pull(setup, "both", 1.0, EPOCHS, anchor, weights=weights)
             hold.start_epoch(setup.batches)
-            weights.append(hold.regularizer.state_dict()["fisher/b/0/weight"] / unit)
-        torch.testing.assert_close(*weights, atol=0, rtol=1e-3)
+            found.append(hold.regularizer.state_dict()["fisher/b/0/weight"] / unit)
+        torch.testing.assert_close(*found, atol=0, rtol=1e-3)
 
     def test_groups_are_those_of_awc(self):
         _, _, hold = trained(lambda setup: Freeze(setup, "superior", 2))
@@ -147,7 +147,7 @@ def _scaled(task, criterion, unit):
 
 
 class TestPlan:
-    @pytest.mark.parametrize("part", ["core", "ways", "strengths", "windows"])
+    @pytest.mark.parametrize("part", ["core", "ways", "strengths", "windows", "sized"])
     def test_a_fraction_is_a_part_of_the_whole(self, part):
         whole = PARTS["full"](MODALITIES)
         assert len(whole) == len(set(whole))
