@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks.ablation.cells import load_cell
@@ -5,7 +8,9 @@ from benchmarks.claim.__main__ import markdown
 from benchmarks.claim.judgement import judged, verdict
 from benchmarks.claim.plan import BUNDLED, RULE, Cell, runs_of, train
 from benchmarks.compare.methods import METHODS, PLAIN
+from benchmarks.compare.output import bold
 
+REPOSITORY = Path(__file__).parents[2]
 DIABETES = Cell(f"{BUNDLED}:diabetes")
 
 
@@ -45,6 +50,17 @@ def test_bundled_tasks_train_a_little(name):
     result = train(type(run)(**{**vars(run), "epochs": 2}), lambda: None)
     assert result["test"] > 0
     assert len(result["strengths"]) == 2
+
+
+def test_the_pages_say_what_was_found():
+    results = REPOSITORY / "benchmarks" / "results"
+    table = (results / "claim.md").read_text().split("\n\n")[0]
+    assert table in (REPOSITORY / "benchmarks" / "rule.md").read_text()
+    assert table == markdown(json.loads((results / "claim.json").read_text())["cells"], []).split("\n\n")[0]
+    readme = (REPOSITORY / "README.md").read_text()
+    for cell in json.loads((results / "claim.json").read_text())["cells"].values():
+        change = bold(cell["plain"]["percent"])
+        assert change in readme or change == "+0.0 [+0.0, +0.0]", cell["title"]
 
 
 def result(method, modalities, seed, test):
