@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from functools import partial
 from itertools import islice
 from math import sqrt
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -17,9 +16,8 @@ from awc_balance.batches import Progress, Step, device_of, iterate
 from awc_balance.calibration.judgement import Verdict
 from awc_balance.calibration.rule import CalibrationRule
 from awc_balance.calibration.slopes import Slopes
-from awc_balance.checks import check_callable, check_choice, check_count, check_numbers
-from awc_balance.contributions import ShapleyContribution
-from awc_balance.contributions.profits import as_profit
+from awc_balance.checks import check_callable, check_choice, check_count
+from awc_balance.contributions.source import ContributionSource, Given
 from awc_balance.diagonals import check_diagonal
 from awc_balance.encoders import Encoders, check_encoders, check_model, parameters_by_modality
 from awc_balance.fisher import FisherDiagonal, Form, trace
@@ -35,7 +33,6 @@ from awc_balance.strengths import Rule, Strengths
 
 Scale: TypeAlias = Literal["raw", "mean", "root_mean"]
 HoldBack: TypeAlias = Literal["paper", "calibration"]
-Source: TypeAlias = Callable[[Iterable[Any]], Mapping[str, float]]
 
 PAPER_WINDOW = 20
 
@@ -60,7 +57,6 @@ class _User(NamedTuple):
     model: nn.Module
     criterion: Criterion
     step: Step | None
-    source: ShapleyContribution | Source | None
 
 
 class AWCRegularizer(Anchored):
@@ -157,7 +153,7 @@ class AWCRegularizer(Anchored):
         alpha_inferior: float = _OF_THE_PAPER["alpha_inferior"],
         window: int | None = None,
         alphas: Mapping[str, float] | Rule | None = None,
-        contributions: str | ShapleyContribution | Source | Mapping[str, float] = "pearson",
+        contributions: Given = "pearson",
         grouping: Grouping = kmeans_groups,
         rule: HoldBack = "paper",
         held_out: Iterable[Any] | None = None,
@@ -184,9 +180,10 @@ class AWCRegularizer(Anchored):
         check_choice("scale", scale, get_args(Scale))
         check_callable("criterion", criterion, "Pass the loss function of your training.")
         self._strengths = Strengths(encoders, alpha_superior, alpha_inferior, grouping, alphas)
-        source = self._source(contributions, model, encoders, step) if rule == "paper" else None
+        wanted = rule == "paper" and not self._strengths.fixed
+        self._source = ContributionSource(contributions, model, encoders, step, processes, wanted=wanted)
         # In a tuple, or the parameters of modules among them would become the regularizer's.
-        self._user = _User(model, criterion, step, source)
+        self._user = _User(model, criterion, step)
         self._forgets = isinstance(fisher, str)
         self._fisher = _fisher_of(fisher, encoders, processes)
         self._rule: CalibrationRule | None = None
@@ -249,7 +246,7 @@ class AWCRegularizer(Anchored):
             loader = self._first(loader)
         reshard(self._user.model)
         self._processes.attempt(lambda: check_parameters(self._encoders))
-        known, intervals = self._contributions(loader, contributions, progress)
+        known, intervals = self._source.of_epoch(loader, contributions, progress)
         rule = self._rule
         decision = None if rule is None else rule.decide(self.alphas, loader)
         groups, alphas = self._strengths.decide(known) if decision is None else ({}, decision.strengths)
@@ -355,42 +352,6 @@ class AWCRegularizer(Anchored):
         """For `print`."""
         return f"{', '.join(self._encoders)}, window={self.window}, epoch={self.epoch}, scale={self.scale!r}"
 
-    def _source(
-        self,
-        given: str | ShapleyContribution | Source | Mapping[str, float],
-        model: nn.Module,
-        encoders: Encoders,
-        step: Step | None,
-    ) -> ShapleyContribution | Source | None:
-        """Where contributions come from; None where nothing depends on them."""
-        if isinstance(given, Mapping):
-            return partial(_given, given)
-        if not isinstance(given, str):
-            return check_callable("contributions", given, "Name a profit, or pass a function or a mapping.")
-        profit = as_profit(given, "contributions")  # refuses unknown names, also where none is needed
-        if self._strengths.fixed:
-            return None
-        return ShapleyContribution(model, encoders, profit, step=step, process_group=self._processes.group)
-
-    def _contributions(
-        self, loader: Iterable[Any], given: Mapping[str, float] | None, progress: Progress | None
-    ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Those given, else those of the source, unless nothing depends on them, and their intervals if known.
-
-        The same in all processes.
-        """
-        source, processes = self._user.source, self._processes
-        if given is None:
-            if self._strengths.fixed or source is None:
-                return {}, {}
-            if isinstance(source, ShapleyContribution):
-                measured = source(loader, progress=progress)
-                intervals = {modality: list(ends) for modality, ends in (measured.intervals or {}).items()}
-                return check_numbers("contributions", measured, self._encoders), intervals
-            given = processes.attempt(lambda: source(loader))
-        checked = processes.attempt(lambda: check_numbers("contributions", given, self._encoders))
-        return processes.mean(checked, device_of(self._user.model)), {}
-
     def _first(self, loader: Iterable[Any]) -> Iterable[Any]:
         """What is measured on: the loader, or so many of its batches, read without moving its random state."""
         if self.batches is None:
@@ -405,7 +366,7 @@ class AWCRegularizer(Anchored):
         self, loader: Iterable[Any], given: Mapping[str, Mapping[str, Tensor]] | None, progress: Progress | None
     ) -> Diagonal:
         """The Fisher diagonals given, else those measured."""
-        model, criterion, step, _ = self._user
+        model, criterion, step = self._user
         if given is not None:
             diagonal = self._processes.attempt(lambda: check_diagonal(given, self._encoders))
             return self._processes.averaged(diagonal)
@@ -459,8 +420,3 @@ def _refuse_both(given: Mapping[str, object], contributions: object) -> None:
         raise ValueError(
             f"rule='calibration' sets strengths by itself. Got `{own[0]}` too. Leave it out, or pass rule='paper'."
         )
-
-
-def _given(contributions: Mapping[str, float], loader: Iterable[Any]) -> Mapping[str, float]:  # noqa: ARG001
-    """The user's own numbers as a source."""
-    return contributions
