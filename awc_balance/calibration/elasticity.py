@@ -27,7 +27,8 @@ def elasticities(model: nn.Module, encoders: Mapping[str, nn.Module], step: Step
     features stay as they are, and only the steps that are taken become longer (van Laarhoven 2017, "L2 regularization
     versus batch and weight normalization").
 
-    Modules run in training mode, in which alone batch normalisation depends on the batch; all is left as it was.
+    Encoders run in training mode, in which alone batch normalisation depends on the batch, and the rest of the model as
+    it is measured elsewhere, in evaluation mode; all is left as it was.
 
     Args:
         model: Any module.
@@ -37,8 +38,8 @@ def elasticities(model: nn.Module, encoders: Mapping[str, nn.Module], step: Step
     """
     batch = copied(to_device(batch, device_of(model)) if step is default_step else batch)
     features = Features(encoders, keep_gradient=True)
-    with measuring(model, step, mode="current"), torch.enable_grad():
-        for module in model.modules():
+    with measuring(model, step), torch.enable_grad():
+        for module in (module for encoder in encoders.values() for module in encoder.modules()):
             module.training = True
         with features.recorded():
             samples = len(check_prediction(predict(step, model, batch)[0]))

@@ -104,6 +104,20 @@ def test_of_features_that_are_all_the_same_there_is_none():
     assert found(model) == {"0.weight": 0.0, "0.bias": 0.0}
 
 
+def test_the_model_itself_predicts_as_when_it_is_measured():
+    """Some put out losses, or more than a prediction, in training mode."""
+
+    class Own(Net):
+        def forward(self, x):
+            return {"loss": 0.0} if self.training else super().forward(x)
+
+    torch.manual_seed(0)
+    model = Own(a=nn.Sequential(nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6), nn.Linear(6, 3))).double()
+    model.eval()(batch()[0])
+    model.train()
+    assert found(model)["0.weight"] == pytest.approx(0.0, abs=1e-3)
+
+
 def test_leaves_everything_as_it_was():
     model = net(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3)).eval()
     before, random, given = copy.deepcopy(model.state_dict()), torch.get_rng_state(), batch()
