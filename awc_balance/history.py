@@ -14,6 +14,9 @@ from awc_balance.diagnose.measured import check_intervals
 
 History: TypeAlias = Iterable[Mapping[str, Any]]
 
+SLOPES_SHOWN = (-1.0, 3.0)
+"""Figures show slopes within these bounds: those of parts that are hardly anything yet, or any more, go anywhere."""
+
 
 class Row(NamedTuple):
     """What is known about one epoch; empty or None where nothing is."""
@@ -30,6 +33,16 @@ class Row(NamedTuple):
     """The mean task loss of the epoch; may be infinite or nan, if that is what happened."""
     penalty: float | None
     """The mean penalty of the epoch, likewise."""
+    slopes: dict[str, float]
+    """Calibration slopes on held-out data, which rule="calibration" measures."""
+    slope_intervals: dict[str, tuple[float, float]]
+    """Their 95 % intervals."""
+    training_slopes: dict[str, float]
+    """The same on training data."""
+    training_slope_intervals: dict[str, tuple[float, float]]
+    """Their 95 % intervals."""
+    shares: dict[str, float]
+    """How large each modality's part of the prediction is; they sum to 1."""
 
 
 def read_history(history: History) -> list[Row]:
@@ -37,12 +50,13 @@ def read_history(history: History) -> list[Row]:
 
     Args:
         history: `AWCRegularizer.history`, or rows like it: mappings with "epoch" and any of "contributions",
-            "intervals", "groups", "alphas", "fisher", "loss" and "penalty". Other entries are left aside.
+            "intervals", "groups", "alphas", "fisher", "loss", "penalty", "slopes", "slope_intervals" (each with
+            "training" and "held_out") and "shares". Other entries are left aside.
 
     Raises:
         TypeError: If a row is not a mapping, or an entry is of the wrong kind.
-        ValueError: If an epoch is missing or comes twice, or a contribution, interval, alpha or Fisher diagonal is
-            not finite.
+        ValueError: If an epoch is missing or comes twice, or a contribution, interval, alpha, slope, share or
+            Fisher diagonal is not finite.
 
     Example:
         >>> read_history([{"epoch": 1, "contributions": {"rgb": 0.5}, "loss": 0.3}])[0].loss
@@ -59,12 +73,17 @@ def read_history(history: History) -> list[Row]:
 
 def modalities_of(rows: Iterable[Row]) -> list[str]:
     """All modalities that rows speak of, in the order of their first mention."""
-    return list(dict.fromkeys(m for row in rows for part in (row.contributions, row.fisher, row.alphas) for m in part))
+    parts = ((row.contributions, row.fisher, row.alphas, row.slopes) for row in rows)
+    return list(dict.fromkeys(modality for row in parts for part in row for modality in part))
 
 
 def window_of(rows: Iterable[Row]) -> int | None:
-    """The last epoch in which an encoder was held back; None if there was none."""
-    return max((row.epoch for row in rows if any(alpha > 0 for alpha in row.alphas.values())), default=None)
+    """The last epoch in which an encoder was held back by the paper's rule; None if there was none.
+
+    A rule by slopes holds encoders back when it sees fit, which is no window.
+    """
+    held = (row.epoch for row in rows if not row.slopes and any(alpha > 0 for alpha in row.alphas.values()))
+    return max(held, default=None)
 
 
 def shares(values: Mapping[str, float]) -> dict[str, float]:
@@ -109,6 +128,8 @@ def _row(number: int, row: Mapping[str, Any]) -> Row:
         raise ValueError(f"A row of a history should have its epoch. Row {number} has none. Add row['epoch'] = 1.")
     check_count("epoch", row["epoch"], 0)
     contributions = _numbers(row, "contributions")
+    slopes, ends = _by_data(row, "slopes"), _by_data(row, "slope_intervals")
+    held_out, training = _numbers(slopes, "held_out"), _numbers(slopes, "training")
     return Row(
         epoch=int(row["epoch"]),
         contributions=contributions,
@@ -118,12 +139,27 @@ def _row(number: int, row: Mapping[str, Any]) -> Row:
         fisher=_numbers(row, "fisher"),
         loss=_scalar(row, "loss"),
         penalty=_scalar(row, "penalty"),
+        slopes=held_out,
+        slope_intervals=check_intervals(ends.get("held_out") or None, held_out) or {},
+        training_slopes=training,
+        training_slope_intervals=check_intervals(ends.get("training") or None, training) or {},
+        shares=_numbers(row, "shares"),
     )
 
 
 def _groups(groups: Mapping[str, str]) -> dict[str, str]:
     check_by_modality("groups", groups, groups)
     return {modality: str(group) for modality, group in groups.items()}
+
+
+def _by_data(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What is known on training and on held-out data."""
+    value = row.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"`{name}` should be a mapping. Got {type(value).__name__}. Pass one with 'training' and 'held_out'."
+        )
+    return value
 
 
 def _numbers(row: Mapping[str, Any], name: str) -> dict[str, float]:

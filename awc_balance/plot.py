@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
+from typing import Any
 
 from torch import Tensor
 
-from awc_balance.history import History, Row, layer_shares, modalities_of, read_history, shares, window_of
+from awc_balance.history import SLOPES_SHOWN, History, Row, layer_shares, modalities_of, read_history, shares, window_of
 
 try:
     import matplotlib.pyplot as plt
@@ -22,10 +23,11 @@ except ImportError as error:
         "awc_balance.plot draws with matplotlib. It is not installed. Run pip install matplotlib."
     ) from error
 
-__all__ = ["contributions", "fisher_by_layer", "fisher_by_modality", "penalty"]
+__all__ = ["contributions", "fisher_by_layer", "fisher_by_modality", "penalty", "slopes"]
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777")
 _DASHES = ("-", "--", "-.", ":")
+_DOTS = ("o", "s", "D", "X")
 _MARKERS = {"superior": "^", "inferior": "v"}
 
 
@@ -36,7 +38,8 @@ def contributions(history: History, *, window: int | None = None, ax: Axes | Non
 
     Args:
         history: `AWCRegularizer.history`, or rows like it: see `awc_balance.history.read_history`.
-        window: The last epoch of the window; None takes the last in which an alpha was above 0.
+        window: The last epoch of the window; None takes the last in which an alpha was above 0, and none with
+            rule="calibration".
         ax: Where to draw; None makes a new figure.
 
     Returns:
@@ -65,6 +68,45 @@ def contributions(history: History, *, window: int | None = None, ax: Axes | Non
             ax.plot([row.epoch for row in there], points, marker, color=colour, ms=6, label="_nolegend_")
     ax.axhline(0, color="black", lw=0.8)
     return _finish(ax, "contribution", rows, window)
+
+
+def slopes(history: History, *, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes, Axes]:
+    """Draw what rule="calibration" saw and did by epoch: slopes, and below them the strengths that followed.
+
+    Slopes on held-out data are unbroken lines with their 95 % intervals, those on training data are dashed. 1 is a
+    part of the prediction that is trusted as it deserves. A strength of 1 is a pull as strong as the gradients of
+    batches. Slopes of parts that are hardly anything go anywhere: what is beyond -1 or 3 is not shown.
+
+    Args:
+        history: As in `contributions`.
+        axes: Where to draw slopes and strengths; None makes a new figure.
+
+    Returns:
+        Both axes.
+
+    Raises:
+        ValueError: If no row has slopes, and as `read_history`.
+
+    Example:
+        >>> slopes_of = {"training": {"rgb": 1.0, "wifi": 1.0}, "held_out": {"rgb": 1.0, "wifi": 0.7}}
+        >>> above, below = slopes([{"epoch": 1, "slopes": slopes_of, "alphas": {"rgb": 0.0, "wifi": 0.4}}])
+        >>> above.get_ylabel(), below.get_ylabel()
+        ('slope', 'strength')
+    """
+    _, known = _rows(history, "slopes")
+    above, below = axes or plt.subplots(2, sharex=True, height_ratios=(2, 1), layout="constrained")[1]
+    for place, (modality, (colour, _)) in enumerate(_styles(modalities_of(known)).items()):
+        dot = _DOTS[place // len(_COLOURS) % len(_DOTS)]
+        _slope_lines(above, known, modality, {"color": colour, "marker": dot})
+        points = [(row.epoch, row.alphas.get(modality, 0.0)) for row in known]
+        below.plot(*zip(*points, strict=True), color=colour, marker=dot, ms=4, lw=2, label=_label(modality))
+    above.plot([], [], "--", color="black", lw=1.2, label="on training data")
+    above.axhline(1, color="black", lw=0.8)
+    lowest, highest = above.get_ylim()
+    above.set_ylim(max(lowest, SLOPES_SHOWN[0]), min(highest, SLOPES_SHOWN[1]))
+    below.set_ylim(-0.05, max(1.05, below.get_ylim()[1]))
+    above.legend(frameon=False)
+    return _epochs(above, "slope"), _epochs(below, "strength")
 
 
 def penalty(history: History, *, window: int | None = None, ax: Axes | None = None) -> Axes:
@@ -162,6 +204,19 @@ def fisher_by_layer(diagonal: Mapping[str, Mapping[str, Tensor]], *, most: int =
     return ax
 
 
+def _slope_lines(ax: Axes, rows: Sequence[Row], modality: str, style: dict[str, Any]) -> None:
+    """One modality's slopes: on held-out data unbroken, with their intervals, on training data dashed."""
+    held_out = [(row.epoch, row.slopes[modality]) for row in rows if modality in row.slopes]
+    if held_out:
+        ax.plot(*zip(*held_out, strict=True), ms=4, lw=2, label=_label(modality), **style)
+    measured = [row for row in rows if modality in row.slope_intervals]
+    low, high = ([row.slope_intervals[modality][side] for row in measured] for side in (0, 1))
+    ax.fill_between([row.epoch for row in measured], low, high, color=style["color"], alpha=0.2, lw=0)
+    training = [(row.epoch, row.training_slopes[modality]) for row in rows if modality in row.training_slopes]
+    if training:
+        ax.plot(*zip(*training, strict=True), ls="--", ms=2, lw=1.2, label="_nolegend_", **style)
+
+
 def _rows(history: History, *names: str) -> tuple[list[Row], list[Row]]:
     """All rows, and those that have one of the entries."""
     rows = read_history(history)
@@ -193,8 +248,12 @@ def _finish(ax: Axes, label: str, rows: Sequence[Row], window: int | None) -> Ax
     last = window_of(rows) if window is None else window
     if last is not None and last >= rows[0].epoch:
         ax.axvspan(rows[0].epoch - 0.5, min(last, rows[-1].epoch) + 0.5, color="grey", alpha=0.12, lw=0, label="window")
+    ax.legend(frameon=False)
+    return _epochs(ax, label)
+
+
+def _epochs(ax: Axes, label: str) -> Axes:
     ax.set_xlabel("epoch")
     ax.set_ylabel(label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.legend(frameon=False)
     return ax

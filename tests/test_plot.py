@@ -11,7 +11,7 @@ import torch
 
 import awc_balance
 from awc_balance import plot
-from tests.report.examples import MODALITIES, diagonal, history
+from tests.report.examples import MODALITIES, calibrated, diagonal, history
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +75,38 @@ def test_the_window_is_what_is_said_or_where_alphas_are():
     assert not plot.contributions(rows, window=0).patches
 
 
+class TestSlopes:
+    def test_on_axes_of_yours_or_on_new_ones(self):
+        _, axes = plt.subplots(1, 2)
+        assert plot.slopes(calibrated(), axes=tuple(axes)) == tuple(axes)
+        above, below = plot.slopes(calibrated())
+        assert above.figure is below.figure is not axes[0].figure
+        above.figure.canvas.draw()
+
+    def test_slopes_with_intervals_above_strengths(self):
+        rows = calibrated()
+        above, below = plot.slopes(rows)
+        assert shown(above)["lidar"] == [row["slopes"]["held_out"]["lidar"] for row in rows]
+        assert shown(below)["lidar"] == [row["alphas"]["lidar"] for row in rows]
+        band = above.collections[1].get_paths()[0].get_extents()
+        assert (band.y0, band.y1) == pytest.approx((0.3, 1.05))
+        dashed = [line for line in above.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
+        assert [list(line.get_ydata()) for line in dashed] == [[1.02] * len(rows)] * len(MODALITIES)
+        assert len(above.get_legend().get_texts()) == len(MODALITIES) + 1
+
+    def test_slopes_of_parts_that_are_nothing_do_not_hide_the_others(self):
+        low, high = plot.slopes(calibrated())[0].get_ylim()
+        assert low == -1
+        assert 1 < high <= 3
+
+    def test_strengths_can_be_told_from_0_where_nobody_is_held_back(self):
+        below = plot.slopes(calibrated(held_from=99))[1]
+        assert below.get_ylim() == pytest.approx((-0.05, 1.05))
+
+    def test_a_strength_is_no_window(self):
+        assert not plot.penalty([row | {"loss": 1.0} for row in calibrated()]).patches
+
+
 def test_penalty_against_loss():
     drawn = shown(plot.penalty([{"epoch": 1, "loss": 0.5, "penalty": 0.1}, {"epoch": 2, "loss": 0.25}]))
     assert drawn == {"loss": [0.5, 0.25], "penalty": [0.1]}
@@ -100,6 +132,7 @@ def test_names_are_shown_as_they_are():
         (plot.penalty, ([{"epoch": 1}],), "'loss' or 'penalty'"),
         (plot.fisher_by_modality, ([{"epoch": 1, "fisher": {}}],), "'fisher'"),
         (plot.fisher_by_layer, ({},), "should hold a layer"),
+        (plot.slopes, (history(),), "'slopes'"),
         (plot.fisher_by_layer, ({"a": {"w": torch.tensor([torch.nan])}},), "finite"),
         (plot.contributions, ([{"contributions": {"a": 1.0}}],), "should have its epoch"),
     ],

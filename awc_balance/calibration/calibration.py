@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -119,23 +119,27 @@ class Calibration:
     __call__ = evaluate
 
     def _fit(self, loader: Iterable[Any], split: Split, refit: Refit | None, progress: Progress | None) -> Fit:
+        samples = self._samples(loader, split, progress, features=refit is not None)
+        fit = _first_fit(self._loss, next(samples), refit)
+        for sampled in samples:
+            _add(sampled, fit, refit)
+        return fit
+
+    def _samples(
+        self, loader: Iterable[Any], split: Split, progress: Progress | None, *, features: bool
+    ) -> Iterator[Sampled]:
+        """What is known of every batch; of one at least, for `iterate` refuses an empty loader."""
         runner = Runner(together=True)
-        fit: Fit | None = None
         for number, batch in enumerate(iterate(loader, progress)):
 
             def measure(run: BatchRun, number: int = number) -> tuple[Sampled, Tensor]:
                 parts = split_prediction(run, runner, split, number)
-                features = () if refit is None else tuple(run.rows().values())
-                return Sampled(parts, run.target, features), parts.whole.to(run.prediction.dtype)
+                rows = tuple(run.rows().values()) if features else ()
+                return Sampled(parts, run.target, rows), parts.whole.to(run.prediction.dtype)
 
-            parts, target, features = run_batch(self._user, batch, measure)
-            _check_finite(parts, target, split, self._user.encoders, number)
-            fit = _new_fit(self._loss, target) if fit is None else fit
-            fit.add(parts, target)
-            if refit is not None:
-                refit.add(parts, target, features, fit.kind)
-        assert fit is not None  # noqa: S101 - `iterate` refuses an empty loader
-        return fit
+            sampled = run_batch(self._user, batch, measure)
+            _check_finite(sampled, split, self._user.encoders, number)
+            yield sampled
 
 
 class Sampled(NamedTuple):
@@ -147,20 +151,23 @@ class Sampled(NamedTuple):
     """By modality, one row per sample; empty if they are not wanted."""
 
 
-def _new_fit(loss: CalibrationLoss, target: Tensor) -> Fit:
-    if loss == "squared" or (loss == "auto" and target.is_floating_point()):
-        return SquaredFit()
-    return LogisticFit(classes=loss != "binary_cross_entropy")
+def _first_fit(loss: CalibrationLoss, sampled: Sampled, refit: Refit | None) -> Fit:
+    """The fit of the first batch, whose target says what kind of loss there is where that is open."""
+    squared = loss == "squared" or (loss == "auto" and sampled.target.is_floating_point())
+    fit = SquaredFit() if squared else LogisticFit(classes=loss != "binary_cross_entropy")
+    _add(sampled, fit, refit)
+    return fit
 
 
-def _check_finite(
-    parts: Parts,
-    target: Any,  # noqa: ANN401
-    split: Split,
-    modalities: Mapping[str, nn.Module],
-    number: int,
-) -> None:
+def _add(sampled: Sampled, fit: Fit, refit: Refit | None) -> None:
+    fit.add(sampled.parts, sampled.target)
+    if refit is not None:
+        refit.add(*sampled, fit.kind)
+
+
+def _check_finite(sampled: Sampled, split: Split, modalities: Mapping[str, nn.Module], number: int) -> None:
     """Refuse what no factor can be found for."""
+    parts, target, _ = sampled
     if not isinstance(target, Tensor):
         raise TypeError(
             f"A target should be a tensor. Got {type(target).__name__}. Let `step` return the one of the prediction."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -74,16 +76,15 @@ def split_prediction(run: BatchRun, runner: Runner, split: Split, number: int) -
         split: Into which parts.
         number: Of the batch.
     """
-    base: Tensor | None = None
-    parts: Tensor | None = None
-    done = 0
-    for some in runner.run(run, split.members, number):
-        predictions = some.detach().double()
-        if base is None:
-            base = predictions[0]
-        weights = split.weights[:, done : done + len(some)].to(predictions.device)
-        part = torch.tensordot(weights, predictions, 1)
-        parts = part if parts is None else parts + part
-        done += len(some)
-    assert base is not None and parts is not None  # noqa: S101, PT018 - there are two coalitions at least
-    return Parts(base, parts)
+    from_nothing = torch.eye(1, len(split.members), dtype=torch.float64)  # the empty coalition is the first
+    weights = torch.cat([from_nothing, split.weights])
+
+    def weighted() -> Iterator[Tensor]:
+        done = 0
+        for some in runner.run(run, split.members, number):
+            of_these = weights[:, done : done + len(some)].to(some.device)
+            done += len(some)
+            yield torch.tensordot(of_these, some.detach().double(), 1)
+
+    found = reduce(torch.add, weighted())
+    return Parts(found[0], found[1:])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from awc_balance.by_modality import ByModality
 from awc_balance.calibration.fits import Fit
 from awc_balance.calibration.refit import Estimate, Worth
 from awc_balance.contributions.intervals import jackknife_margin
@@ -26,7 +27,7 @@ _TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Slopes(Mapping[str, float]):
+class Slopes(ByModality):
     """Calibration slopes by modality: a `Mapping[str, float]` with the details behind each number.
 
     A slope of 1 says that the modality's part is trusted as it deserves; below 1 it is trusted too much on these
@@ -52,26 +53,6 @@ class Slopes(Mapping[str, float]):
     unused: dict[str, float] = field(default_factory=dict)
     """Which share of the squared error that is left could be predicted from the features of the modality."""
     unused_intervals: dict[str, Interval] | None = None
-
-    def __getitem__(self, modality: str) -> float:
-        """The slope of a modality."""
-        return self.values_by_modality[modality]
-
-    def __iter__(self) -> Iterator[str]:
-        """Over the modalities."""
-        return iter(self.values_by_modality)
-
-    def __len__(self) -> int:
-        """The number of modalities."""
-        return len(self.values_by_modality)
-
-    def __repr__(self) -> str:
-        """One line, with intervals where there are any."""
-        parts = []
-        for modality, value in self.items():
-            interval = "" if self.intervals is None else " [{:.4g}, {:.4g}]".format(*self.intervals[modality])
-            parts.append(f"{modality}: {value:.4g}{interval}")
-        return f"Slopes({', '.join(parts)})"
 
 
 def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth | None = None) -> Slopes:

@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
+from awc_balance.by_modality import ByModality
+
 Route: TypeAlias = Literal["additive", "together", "one by one"]
 
 
@@ -47,7 +49,7 @@ class Profits(Mapping[frozenset[str], float]):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Contributions(Mapping[str, float]):
+class Contributions(ByModality):
     """Shapley values by modality: a `Mapping[str, float]` with the details behind each number."""
 
     values_by_modality: dict[str, float]
@@ -68,26 +70,3 @@ class Contributions(Mapping[str, float]):
     def additive(self) -> bool:
         """Whether the prediction was found to be a sum of one part per modality, and that was used."""
         return self.route == "additive"
-
-    def __getitem__(self, modality: str) -> float:
-        """The contribution of a modality."""
-        return self.values_by_modality[modality]
-
-    def __iter__(self) -> Iterator[str]:
-        """Over the modalities."""
-        return iter(self.values_by_modality)
-
-    def __len__(self) -> int:
-        """The number of modalities."""
-        return len(self.values_by_modality)
-
-    def __repr__(self) -> str:
-        """One line, with intervals where there are any."""
-        parts = []
-        for modality, value in self.items():
-            interval = ""
-            if self.intervals is not None:
-                low, high = self.intervals[modality]
-                interval = f" [{low:.4g}, {high:.4g}]"
-            parts.append(f"{modality}: {value:.4g}{interval}")
-        return f"Contributions({', '.join(parts)})"

@@ -18,10 +18,14 @@ from awc_balance.diagnose.diagnosis import diagnose
 from awc_balance.diagnose.objects import UsageError, find_encoders, load_batches, load_function, load_model
 from awc_balance.diagnose.words import sentences
 from awc_balance.report import report
-from awc_balance.report.page import UNJUDGED
 from awc_balance.wording import interval, number
 
 T = TypeVar("T")
+
+UNJUDGED = (
+    "Verdict: none. Whether a modality is idle, overfits or is starved takes a measurement of Calibration on training "
+    "data and one on held-out data: pass --held-out."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

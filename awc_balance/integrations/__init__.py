@@ -10,4 +10,7 @@
 | Lightning | before they are clipped | includes what the balancer did |
 | Transformers | after they were clipped | leaves what the balancer did alone |
 | Accelerate | where you call it | is up to you |
+
+Held-out batches that a balancer was given, as AWC is with rule="calibration", are brought to the device and into the
+precision of the training as training batches are: pass the plain loader.
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from awc_balance.balancers import AWC, Balancer, Plain
 from awc_balance.encoders import unwrap
+from awc_balance.integrations.measured import Measured, Prepared
 
 GRADIENTS_ONLY = (AWC, Plain)
 """Balancers whose `loss` is the task loss, so that a loop may keep its own."""
@@ -49,9 +51,13 @@ class Adapter:
             if _processes() > 1:
                 dist.broadcast(parameter.data, src=0)
 
-    def start_epoch(self, loader: Iterable[Any]) -> None:
-        """Begin an epoch; the loader counts where none was given."""
-        self.balancer.start_epoch(loader if self._loader is None else self._loader)
+    def start_epoch(self, loader: Measured) -> None:
+        """Begin an epoch; the loader counts where none was given, and how its batches are prepared in any case.
+
+        Held-out batches are the user's own, and are prepared in the same way, since the same `step` reads them.
+        """
+        with _prepared_held_out(self.balancer, loader.prepare):
+            self.balancer.start_epoch(loader if self._loader is None else self._loader)
         self._seen = False
 
     def loss(self, batch: Any) -> Tensor:  # noqa: ANN401 - a batch can be anything
@@ -112,6 +118,22 @@ class Adapter:
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= _processes()
+
+
+@contextmanager
+def _prepared_held_out(balancer: Balancer, prepare: Callable[[Any], Any]) -> Iterator[None]:
+    """While this lasts, the batches that the balancer holds out come as the framework prepares its own."""
+    holder: Any = balancer.regularizer._rule if isinstance(balancer, AWC) else balancer
+    name = "held_out" if isinstance(balancer, AWC) else "_held_out"
+    held_out = getattr(holder, name, None)
+    if held_out is None:
+        yield
+        return
+    setattr(holder, name, Prepared(held_out, prepare))
+    try:
+        yield
+    finally:
+        setattr(holder, name, held_out)
 
 
 def _processes() -> int:

@@ -1,4 +1,4 @@
-"""A loader that is read for a measurement, while a framework is reading it for training: `Measured`."""
+"""Loaders that are read for a measurement in a framework: `Prepared`, and `Measured` for that of the training."""
 
 from __future__ import annotations
 
@@ -9,15 +9,38 @@ from typing import Any
 from awc_balance.batches import iterate
 
 
-class Measured:
-    """The batches of a framework's training loader, on the device, with no trace left in the loader.
+class Prepared:
+    """The batches of a loader as the framework gives them to a model: on the device, in its precision.
 
     Balancers put back the random generators of a loader, which they find here as they would find them there. What
-    Accelerate puts around a loader to count its passes is left out, and its sampler's count is put back.
+    Accelerate puts around a loader to count its passes is left out.
+
+    Args:
+        loader: That of the user, of the framework, or of Accelerate.
+        prepare: From a batch of the loader to one for the model.
+    """
+
+    def __init__(self, loader: Iterable[Any], prepare: Callable[[Any], Any] = lambda batch: batch) -> None:
+        """See the class."""
+        self._loader: Any = getattr(loader, "base_dataloader", loader)
+        self.prepare = prepare
+        for name in ("generator", "sampler", "batch_sampler"):
+            setattr(self, name, getattr(self._loader, name, None))
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches."""
+        for batch in iterate(self._loader):
+            yield self.prepare(batch)
+
+
+class Measured(Prepared):
+    """The batches of a framework's training loader, while the framework reads it, with no trace left in the loader.
+
+    The count of passes of Accelerate's sampler is put back.
 
     Args:
         loader: That of the framework, or of Accelerate.
-        prepare: From a batch of the loader to one on the device.
+        prepare: See `Prepared`.
         batches: How many to read at most; None is all.
     """
 
@@ -28,11 +51,8 @@ class Measured:
         batches: int | None = None,
     ) -> None:
         """See the class."""
-        self._loader: Any = getattr(loader, "base_dataloader", loader)
-        self._prepare = prepare
+        super().__init__(loader, prepare)
         self._batches = batches
-        for name in ("generator", "sampler", "batch_sampler"):
-            setattr(self, name, getattr(self._loader, name, None))
 
     def __iter__(self) -> Iterator[Any]:
         """The batches.
@@ -44,8 +64,7 @@ class Measured:
         self._refuse()
         epochs = [(sampler, sampler.epoch) for sampler in _samplers(self._loader) if hasattr(sampler, "epoch")]
         try:
-            for batch in islice(iterate(self._loader), self._batches):
-                yield self._prepare(batch)
+            yield from islice(super().__iter__(), self._batches)
         finally:
             for sampler, epoch in epochs:
                 sampler.epoch = epoch

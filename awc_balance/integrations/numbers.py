@@ -14,7 +14,9 @@ SHOWN = ("contributions", "alphas", "coefficients", "weights", "rate")
 
 
 def numbers_of(balancer: Balancer) -> dict[str, float]:
-    """Contributions, strengths and the like of the present epoch or step, and the penalty of AWC as it is now.
+    """Contributions, strengths and the like of the present epoch or step, and of AWC its penalty as it is now.
+
+    With rule="calibration" the slopes that strengths come from are among them.
 
     Args:
         balancer: Any; what it does not have is left out.
@@ -34,6 +36,7 @@ def numbers_of(balancer: Balancer) -> dict[str, float]:
         for name in SHOWN:
             found.update(_flat(f"balance/{name}", getattr(holder, name, None)))
     if isinstance(balancer, AWC) and balancer.active:
+        found.update(_flat("balance/slopes", balancer.regularizer.history[-1].get("slopes")))
         with torch.no_grad():
             found["balance/penalty"] = float(balancer.regularizer())
     return found

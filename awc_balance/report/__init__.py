@@ -38,14 +38,16 @@ def report(
 
     Args:
         history: `AWCRegularizer.history`, or rows like it (see `awc_balance.history.read_history`); may be empty.
-            Put "loss" and "penalty" into its rows to see one against the other.
+            Put "loss" and "penalty" into its rows to see one against the other. With rule="calibration" the page says
+            who was held back, from which epoch on and how hard, and shows the slopes that this came from.
         file: Where to write it.
         contributions: Of the trained model, on training data or, if they are all, on any data. Without them the
             diagnosis speaks of the last contributions in the history.
         held_out: Of the same model on held-out data, of which the diagnosis speaks then.
-        verdict: From `AWCRegularizer.verdict` or `awc_balance.calibration.verdict`.
+        verdict: From `AWCRegularizer.verdict`, with rule="calibration", or `awc_balance.calibration.verdict`.
         fisher: Fisher diagonals, from `FisherDiagonal.compute()`, to show by layer.
-        window: The last epoch of the window; None takes the last in which an alpha was above 0.
+        window: The last epoch of the window; None takes the last in which an alpha was above 0, and none with
+            rule="calibration".
         profit: What contributions are measured in, to name it.
         title: Of the page.
         notes: Sentences below the title: which model, which data.

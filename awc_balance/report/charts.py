@@ -16,12 +16,23 @@ COLOURS = 6
 _DASHES = (None, "7 4", "2 3", "9 3 2 3")
 
 
+class Style(NamedTuple):
+    """How a line is drawn."""
+
+    colour: int
+    dash: str | None
+    hollow: bool = False
+    """Whether its dots are."""
+
+
 class Series(NamedTuple):
     """A line through points (x, y); a nan leaves a gap. The band holds (x, low, high)."""
 
     name: str
     points: Sequence[tuple[float, float]]
     band: Sequence[tuple[float, float, float]] = ()
+    style: Style | None = None
+    """None: that of its place among the lines."""
 
 
 class Bar(NamedTuple):
@@ -39,15 +50,44 @@ class Estimate(NamedTuple):
     interval: tuple[float, float] | None
 
 
-def lines(title: str, series: Sequence[Series], *, y_label: str, window: tuple[int, int] | None = None) -> Markup:
-    """Lines over epochs, with bands; the epochs of the window are shaded."""
+def styles(count: int) -> list[Style]:
+    """Of lines that differ in colour and dashes."""
+    return [Style(i % COLOURS, _DASHES[(i + i // COLOURS) % len(_DASHES)]) for i in range(count)]
+
+
+def pairs(count: int) -> list[tuple[Style, Style]]:
+    """Of pairs of lines in one colour: the first unbroken as long as colours last, the second dashed and hollow."""
+    return [
+        (Style(i % COLOURS, _DASHES[i // COLOURS % len(_DASHES)]), Style(i % COLOURS, "4 3", hollow=True))
+        for i in range(count)
+    ]
+
+
+def lines(
+    title: str,
+    series: Sequence[Series],
+    *,
+    y_label: str,
+    window: tuple[int, int] | None = None,
+    around: Sequence[float] = (0.0,),
+) -> Markup:
+    """Lines over epochs, with bands; the epochs of the window are shaded.
+
+    Args:
+        title: Of the drawing.
+        series: The lines.
+        y_label: What their values are.
+        window: Its first and last epoch.
+        around: Values that are to be seen in any case; at the first of them there is a line across.
+    """
     x = axis([p[0] for s in series for p in s.points] + list(window or ()), _LEFT, WIDTH - _RIGHT, whole=True)
     seen = [value for s in series for _, *values in (*s.points, *s.band) for value in values]
-    y = axis([0.0, *seen], HEIGHT - _BOTTOM, _TOP)
+    y = axis([*around, *seen], HEIGHT - _BOTTOM, _TOP)
     parts = [_shade(x, window)] if window else []
-    parts += [_grid(y), _zero(y), _epochs(x), _y_title(y_label)]
-    parts += [_band(s, style, x, y) for style, s in enumerate(series) if s.band]
-    parts += [_line(s, style, x, y) for style, s in enumerate(series)]
+    parts += [_grid(y), _level(y, around[0]), _epochs(x), _y_title(y_label)]
+    styled = [(s, s.style or style) for s, style in zip(series, styles(len(series)), strict=True)]
+    parts += [_band(s, style, x, y) for s, style in styled if s.band]
+    parts += [_line(s, style, x, y) for s, style in styled]
     return _drawing(title, HEIGHT, parts)
 
 
@@ -80,13 +120,11 @@ def bars(title: str, shares: Sequence[Bar]) -> Markup:
     return _drawing(title, 34.0 * len(shares) + 4, parts)
 
 
-def legend(names: Sequence[str]) -> Markup:
+def legend(names: Sequence[str], of_lines: Sequence[Style] | None = None) -> Markup:
     """What the lines are, in the order of the series."""
     items = []
-    for style, name in enumerate(names):
-        stroke = element(
-            "line", x1=0, y1=6, x2=30, y2=6, class_=f"line c{style % COLOURS}", stroke_dasharray=_dash(style)
-        )
+    for name, style in zip(names, of_lines or styles(len(names)), strict=True):
+        stroke = element("line", x1=0, y1=6, x2=30, y2=6, class_=f"line c{style.colour}", stroke_dasharray=style.dash)
         key = element("svg", stroke, width=30, height=12, viewBox="0 0 30 12", aria_hidden="true")
         items.append(element("li", key, " ", name))
     return element("ul", *items, class_="legend")
@@ -106,8 +144,8 @@ def _grid(y: Axis) -> Markup:
     return join(*drawn)
 
 
-def _zero(y: Axis) -> Markup:
-    return element("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y.place(0), y2=y.place(0), class_="zero")
+def _level(y: Axis, level: float) -> Markup:
+    return element("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y.place(level), y2=y.place(level), class_="zero")
 
 
 def _epochs(x: Axis) -> Markup:
@@ -127,7 +165,7 @@ def _shade(x: Axis, window: tuple[int, int]) -> Markup:
     return element("rect", x=low, y=_TOP, width=high - low, height=HEIGHT - _BOTTOM - _TOP, class_="window")
 
 
-def _line(series: Series, style: int, x: Axis, y: Axis) -> Markup:
+def _line(series: Series, style: Style, x: Axis, y: Axis) -> Markup:
     pieces: list[list[str]] = [[]]
     for at, value in series.points:
         if isfinite(value):
@@ -135,18 +173,19 @@ def _line(series: Series, style: int, x: Axis, y: Axis) -> Markup:
         elif pieces[-1]:
             pieces.append([])
     path = " ".join(f"M{' L'.join(piece)}" for piece in pieces if len(piece) > 1)
+    kind = "hollow" if style.hollow else "fill"
     dots = [
-        element("circle", cx=x.place(at), cy=y.place(value), r=3, class_=f"fill c{style % COLOURS}")
+        element("circle", cx=x.place(at), cy=y.place(value), r=3, class_=f"{kind} c{style.colour}")
         for at, value in series.points
         if isfinite(value) and len(series.points) <= 30
     ]
-    return join(element("path", d=path, class_=f"line c{style % COLOURS}", stroke_dasharray=_dash(style)), *dots)
+    return join(element("path", d=path, class_=f"line c{style.colour}", stroke_dasharray=style.dash), *dots)
 
 
-def _band(series: Series, style: int, x: Axis, y: Axis) -> Markup:
+def _band(series: Series, style: Style, x: Axis, y: Axis) -> Markup:
     there = [f"{x.place(at):.1f} {y.place(high):.1f}" for at, _, high in series.band]
     back = [f"{x.place(at):.1f} {y.place(low):.1f}" for at, low, _ in reversed(series.band)]
-    return element("path", d=f"M{' L'.join(there + back)} Z", class_=f"band c{style % COLOURS}")
+    return element("path", d=f"M{' L'.join(there + back)} Z", class_=f"band c{style.colour}")
 
 
 def _estimate(estimate: Estimate, x: Axis, y: float, style: int) -> Markup:
@@ -171,7 +210,3 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "label") -> Ma
 def _short(name: str) -> str:
     """A name that fits into a drawing."""
     return name if len(name) <= 36 else f"{name[:17]}…{name[-18:]}"
-
-
-def _dash(style: int) -> str | None:
-    return _DASHES[(style + style // COLOURS) % len(_DASHES)]

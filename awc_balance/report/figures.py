@@ -32,8 +32,8 @@ def contributions(measured: tuple[Measured | None, Measured | None], profit: str
     if both:
         caption += " Filled: on training data. Hollow: on held-out data."
     header = ["modality", *(["training", "held-out"] if both else ["contribution"])]
-    table = [[modality, *(_cell(estimate) for estimate in row)] for modality, row in rows.items()]
-    return _figure(charts.estimates(caption, rows, x_label=f"contribution, {profit}"), caption, header, table)
+    table = [[modality, *(cell(estimate) for estimate in row)] for modality, row in rows.items()]
+    return figure(charts.estimates(caption, rows, x_label=f"contribution, {profit}"), caption, header, table)
 
 
 def contributions_by_epoch(rows: Sequence[Row], profit: str, window: int | None) -> Markup | None:
@@ -59,7 +59,7 @@ def contributions_by_epoch(rows: Sequence[Row], profit: str, window: int | None)
         for modality, value in row.contributions.items()
     ]
     chart = charts.lines(caption, series, y_label="contribution", window=_shaded(rows, window))
-    return _figure(chart, caption, ["epoch", "modality", "contribution", "group"], table, names)
+    return figure(chart, caption, ["epoch", "modality", "contribution", "group"], table, charts.legend(names))
 
 
 def penalty(rows: Sequence[Row], window: int | None) -> Markup | None:
@@ -84,7 +84,7 @@ def penalty(rows: Sequence[Row], window: int | None) -> Markup | None:
         for row in rows
     ]
     chart = charts.lines(caption, series, y_label="loss", window=_shaded(rows, window))
-    return _figure(chart, caption, ["epoch", *readers], table, [s.name for s in series])
+    return figure(chart, caption, ["epoch", *readers], table, charts.legend([s.name for s in series]))
 
 
 def fisher_by_modality(rows: Sequence[Row], window: int | None) -> Markup | None:
@@ -99,11 +99,11 @@ def fisher_by_modality(rows: Sequence[Row], window: int | None) -> Markup | None
     if len(known) == 1:
         caption += f", epoch {known[0][0]}."
         chart = charts.bars(caption, [Bar(m, share, names.index(m)) for m, share in known[0][1].items()])
-        return _figure(chart, caption, header, table)
+        return figure(chart, caption, header, table)
     caption += _shading(rows, window)
     series = [Series(m, [(epoch, row[m]) for epoch, row in known if m in row]) for m in names]
     chart = charts.lines(caption, series, y_label="share", window=_shaded(rows, window))
-    return _figure(chart, caption, header, table, names)
+    return figure(chart, caption, header, table, charts.legend(names))
 
 
 def fisher_by_layer(diagonal: Mapping[str, Mapping[str, Tensor]] | None) -> Markup | None:
@@ -118,16 +118,21 @@ def fisher_by_layer(diagonal: Mapping[str, Mapping[str, Tensor]] | None) -> Mark
         drawn.append(Bar(f"{len(rest)} other layers", sum(share for _, share in rest), charts.COLOURS - 1))
     caption = "Share of each layer in the trace of the Fisher diagonals."
     table = [[m, layer, f"{100 * share:.3g} %"] for (m, layer), share in every]
-    return _figure(charts.bars(caption, drawn), caption, ["modality", "layer", "share"], table)
+    return figure(charts.bars(caption, drawn), caption, ["modality", "layer", "share"], table)
 
 
-def _figure(
-    chart: Markup, caption: str, header: Sequence[str], table: Sequence[Sequence[str]], names: Sequence[str] = ()
+def figure(
+    chart: Markup,
+    caption: str,
+    header: Sequence[str],
+    table: Sequence[Sequence[str]],
+    legend: Markup | None = None,
 ) -> Markup:
+    """A chart under its caption, with its numbers as a table to unfold."""
     head = element("tr", *(element("th", cell, scope="col") for cell in header))
     body = [element("tr", *(element("td", cell) for cell in cells)) for cells in table]
     numbers = element("details", element("summary", "Numbers"), element("table", head, *body))
-    return element("figure", element("figcaption", caption), chart, charts.legend(names) if names else None, numbers)
+    return element("figure", element("figcaption", caption), chart, legend, numbers)
 
 
 def _shaded(rows: Sequence[Row], window: int | None) -> tuple[int, int] | None:
@@ -140,5 +145,6 @@ def _shading(rows: Sequence[Row], window: int | None) -> str:
     return "." if _shaded(rows, window) is None else "; the window is shaded."
 
 
-def _cell(estimate: Estimate) -> str:
+def cell(estimate: Estimate) -> str:
+    """A number and its interval, as they stand in a table."""
     return number(estimate.value) + ("" if estimate.interval is None else f" {interval(estimate.interval)}")

@@ -11,6 +11,8 @@ from awc_balance.diagnose import Diagnosis, Finding, Judgement, Measured, Verdic
 from awc_balance.history import Row
 from awc_balance.report import figures
 from awc_balance.report.markup import Markup, element, join
+from awc_balance.report.slopes import slopes
+from awc_balance.report.words import held_back
 from awc_balance.wording import interval, number, percents
 
 _CLASSES = {
@@ -19,21 +21,31 @@ _CLASSES = {
 }  # fmt: skip
 
 UNJUDGED = (
-    "Verdict: none. Whether a modality is idle, overfits or is starved takes a measurement of Calibration on training "
-    "data and one on held-out data."
+    "Whether a modality is idle, overfits or is starved takes held-out data, and at most 16 modalities: pass "
+    "verdict=awc.verdict(train_loader), or what awc_balance.calibration.verdict gives; to the command, --held-out."
 )
 
-_READING = (
+_OF_CONTRIBUTIONS = (
     "A contribution is the Shapley value of a modality: what it adds to the profit of the prediction, averaged over "
     "all orders in which modalities can join. Contributions sum to the profit of all modalities minus that of none. "
     "Shares count contributions by their size, whatever their sign.",
     "Intervals are 95 % intervals over the batches that were measured, as if batches were independent of each other. "
     "Frames of one recording are not: deal them out at random, or take whole recordings as batches. "
     "With many modalities, one interval in twenty misses by chance.",
+)
+_OF_SLOPES = (
+    "The slope of a modality is the factor by which its part of the prediction should be multiplied for the smallest "
+    "error, over that of the whole prediction. 1 is a part that is trusted as it deserves. A part that fits noise is "
+    "of the right size on training data and too large on held-out data: its slope there is below 1. In the first "
+    "epochs, and where a part is hardly anything, slopes may be anything.",
+)
+_OF_THE_VERDICT = (
     "The verdict rests on the parts of the prediction that belong to the modalities. A part is too large by the factor "
     "that held-out data do not bear out, though training data do. A modality is idle if less than 5 % of what the "
     "model explains is lost where a new head makes the best of the features of all others; it is starved if its "
     "features predict more than a tenth of the error that is left, or if a model of it alone explains more.",
+)
+_OF_ALL = (
     "All of this is measured on one trained model. What is worth trying should be trained, with several seeds, and "
     "compared with plain training.",
 )
@@ -63,10 +75,11 @@ def page(
         element("h1", title),
         *(element("p", note, class_="quiet") for note in notes),
         _diagnosis(verdict, diagnosis),
+        *_rule(rows),
         element("h2", "Figures") if any(drawn) else None,
         element("div", *drawn, class_="figures"),
         element("h2", "How to read this"),
-        *(element("p", text) for text in _READING),
+        *(element("p", text) for text in _reading(rows, verdict, diagnosis)),
     )
     return f"<!DOCTYPE html>\n{element('html', _head(title), element('body', body), lang='en')}\n"
 
@@ -86,15 +99,36 @@ def _head(title: str) -> Markup:
 
 def _diagnosis(verdict: Verdict | None, diagnosis: Diagnosis | None) -> Markup:
     head = element("h2", "Diagnosis")
+    unjudged = element("p", UNJUDGED, class_="quiet") if verdict is None else None
     if diagnosis is None and verdict is None:
-        return join(head, element("p", "No contributions were measured, so there is nothing to judge."))
-    said = [UNJUDGED] if verdict is None else verdict.sentences()
+        return join(head, element("p", "No contributions were measured."), unjudged)
+    said = [] if verdict is None else verdict.sentences()
     said += [] if diagnosis is None else sentences(diagnosis)
     listed = element("ul", *(element("li", sentence) for sentence in said), class_="diagnosis")
     cards = {} if diagnosis is None else {finding.modality: _role(finding) for finding in diagnosis.findings}
     for one in () if verdict is None else verdict.judgements:
         cards[one.modality] = [*cards.get(one.modality, []), *_judged(one)]
-    return join(head, listed, element("div", *(_card(name, facts) for name, facts in cards.items()), class_="cards"))
+    shown = element("div", *(_card(name, facts) for name, facts in cards.items()), class_="cards")
+    return join(head, listed, unjudged, shown)
+
+
+def _rule(rows: Sequence[Row]) -> list[Markup]:
+    """What a rule by slopes did: in a sentence, then in a figure."""
+    said, drawn = held_back(rows), slopes(rows)
+    if said is None or drawn is None:
+        return []
+    return [element("h2", "Who was held back"), element("p", said), element("div", drawn, class_="figures")]
+
+
+def _reading(rows: Sequence[Row], verdict: Verdict | None, diagnosis: Diagnosis | None) -> list[str]:
+    """How to read what is on the page, and nothing else."""
+    known = [
+        (_OF_CONTRIBUTIONS, diagnosis is not None or any(row.contributions for row in rows)),
+        (_OF_SLOPES, any(row.slopes for row in rows)),
+        (_OF_THE_VERDICT, verdict is not None),
+        (_OF_ALL, True),
+    ]
+    return [text for texts, there in known if there for text in texts]
 
 
 def _card(modality: str, facts: list[tuple[str, str]]) -> Markup:

@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 
 from awc_balance import AWCRegularizer, FisherDiagonal, ShapleyContribution
 from awc_balance.diagnose import Measured
+from awc_balance.history import read_history
 from awc_balance.report import report
 from awc_balance.report.axis import axis
 from awc_balance.report.files import write_whole
 from awc_balance.report.markup import Markup, element
+from awc_balance.report.words import held_back
+from tests.calibration.test_rule import TRAIN, Two, rule_of
 from tests.models import Concat, build, loader_of
-from tests.report.examples import HARMFUL_NAME, everything, judged
+from tests.report.examples import HARMFUL_NAME, calibrated, everything, judged
 
 VOID = {"meta", "br"}
 
@@ -95,9 +98,80 @@ def test_a_verdict_alone_makes_a_report(tmp_path):
     assert judged().sentences()[0] in page.text
 
 
-def test_without_a_verdict_the_report_says_what_it_takes(tmp_path):
+def test_without_a_verdict_the_report_says_how_to_get_one(tmp_path):
     page = read(report([], tmp_path / "page.html", contributions=Measured({"a": 1.0})))
-    assert "Verdict: none." in page.text
+    assert "verdict=awc.verdict(train_loader)" in page.text
+    assert "verdict:" not in page.text.lower()
+    assert "The verdict rests" not in page.text
+    page = read(report([], tmp_path / "page.html", verdict=judged()))
+    assert "verdict=awc.verdict(train_loader)" not in page.text
+
+
+def test_a_report_of_a_training_with_the_rule(tmp_path):
+    model = Two()
+    awc = rule_of(model, batches=None)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(5):
+        awc.start_epoch(TRAIN)
+        for inputs, target in TRAIN:
+            (torch.nn.functional.mse_loss(model(inputs), target) + awc()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    page = read(report(awc.history, tmp_path / "page.html", verdict=awc.verdict(TRAIN)))
+    first = next(row["epoch"] for row in awc.history if row["alphas"]["noise"])
+    assert f"The rule held back noise from epoch {first} on (strength up to " in page.text
+    assert "It left signal alone." in page.text
+    for row in awc.history:
+        for data in ("training", "held_out"):
+            low, high = row["slope_intervals"][data]["noise"]
+            assert f"{row['slopes'][data]['noise']:.3g} [{low:.3g}, {high:.3g}]" in page.text
+
+
+def test_what_the_rule_did_comes_before_the_figures_and_is_drawn(tmp_path):
+    file = report(calibrated(), tmp_path / "page.html")
+    page = read(file)
+    said = "The rule held back lidar from epoch 5 on (strength up to 0.8). It left rgb, mmwave and <b"
+    assert said in page.text
+    assert page.elements.count("figure") == 1
+    assert page.elements.count("circle") == 12 * 4 * 3
+    assert 'stroke-dasharray="4 3"' in file.read_text()
+    assert "12lidar0.4 [0.3, 0.5]1.02 [0.92, 1.12]25 %0.8" in page.text
+    assert "the window is shaded" not in read(report([r | {"loss": 1.0} for r in calibrated()], file)).text
+
+
+def slopes_row(epoch, strengths, intervals=True):
+    slopes = dict.fromkeys(strengths, 0.9)
+    ends = dict.fromkeys(strengths, (0.8, 1.0)) if intervals else {}
+    return {
+        "epoch": epoch,
+        "slopes": {"held_out": slopes},
+        "slope_intervals": {"held_out": ends},
+        "alphas": strengths,
+    }
+
+
+@pytest.mark.parametrize(
+    ("strengths", "said"),
+    [
+        ([0.0, 0.0], "held nobody back: no epoch's held-out data showed credibly"),
+        ([0.0, 0.5, 1.0], "held back a from epoch 2 on (strength up to 1). A"),
+        ([0.0, 0.5, 0.25], "held back a from epoch 2 on (strength up to 0.5, at last 0.25). A"),
+        ([0.5, 0.25, 0.0], "held back a from epoch 1 to 2 (strength up to 0.5). A"),
+        ([0.0, 0.25, 0.0], "held back a in epoch 2 (strength up to 0.25). A"),
+        ([0.5, 0.0, 0.5], "held back a from epoch 1 on (with breaks, strength up to 0.5). A"),
+    ],
+)
+def test_whom_the_rule_held_back_when_and_how_hard(strengths, said):
+    rows = [slopes_row(epoch, {"a": strength}) for epoch, strength in enumerate(strengths, start=1)]
+    assert f"The rule {said}" in held_back(read_history(rows))
+
+
+def test_several_who_were_held_back_and_nobody_who_could_be_judged():
+    rows = [slopes_row(1, {"a": 0.0, "b": 1.0, "c": 0.0}), slopes_row(2, {"a": 0.2, "b": 1.0, "c": 0.0})]
+    assert "a from epoch 2 on (strength up to 0.2) and b from epoch 1 on" in held_back(read_history(rows))
+    assert "left c alone" in held_back(read_history(rows))
+    assert "too few held-out samples" in held_back(read_history([slopes_row(1, {"a": 0.0}, intervals=False)]))
+    assert held_back(read_history([{"epoch": 1, "alphas": {"a": 1.0}}])) is None
 
 
 def test_names_and_notes_are_escaped(tmp_path):
@@ -124,6 +198,8 @@ def test_every_chart_has_a_name_and_its_numbers(tmp_path):
         ([{"epoch": 1, "fisher": {"a": 0.0}}, {"epoch": 2, "fisher": {"a": 0.0}}], {}, "0 %"),
         ([{"epoch": 1, "loss": float("nan"), "penalty": 1.0}, {"epoch": 2, "loss": float("inf")}], {}, "nan"),
         ([{"epoch": 1, "loss": 0.0, "penalty": 0.0}], {}, "epoch"),
+        ([{"epoch": 1, "slopes": {"held_out": {"a": 1e300}}}], {}, "held nobody back"),
+        ([{"epoch": 1, "slopes": {"held_out": {f"m{i}": 1.0 for i in range(16)}}}], {}, "m15"),
         ([{"epoch": e, "contributions": {"a": 1e300, "b": -1e300}} for e in (1, 2)], {"window": 9}, "window is shaded"),
         ([{"epoch": e, "contributions": {f"m{i}": i / e for i in range(40)}} for e in range(1, 61)], {}, "m39"),
     ],
@@ -147,6 +223,9 @@ def test_unusual_histories(tmp_path, history, arguments, said):
         ([{"epoch": 1, "contributions": {"a": 1.0}, "intervals": {"b": (0, 1)}}], {}, ValueError, "exactly"),
         ([{"epoch": 1, "contributions": {"a": 1.0}, "intervals": {"a": 1}}], {}, TypeError, "pair"),
         ([{"epoch": 1, "groups": "ab"}], {}, TypeError, "mapping"),
+        ([{"epoch": 1, "slopes": [1.0]}], {}, TypeError, "'held_out'"),
+        ([{"epoch": 1, "slopes": {"held_out": {"a": float("nan")}}}], {}, ValueError, "finite"),
+        ([{"epoch": 1, "slope_intervals": {"held_out": {"a": (0, 1)}}}], {}, ValueError, "exactly"),
         ([{"epoch": 1, "loss": "low"}], {}, TypeError, "`loss` should be a number"),
         ([], {"window": -1}, ValueError, "`window`"),
         ([], {"contributions": {"a": 1.0}}, TypeError, "should be Contributions"),
