@@ -11,7 +11,7 @@ from typing import Any
 from awc_balance.report.files import write_whole
 from benchmarks.ablation.cells import Cell, load_cell
 from benchmarks.claim.judgement import judged
-from benchmarks.claim.plan import CELLS, SEEDS, describe, runs_of, train
+from benchmarks.claim.plan import CELLS, SEEDS, Run, describe, part, runs_of, train
 from benchmarks.compare.output import bold
 from examples.machine import machines
 from examples.sweep import finished, sweep, write_json
@@ -27,16 +27,21 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    folder, every = options.out / "runs", [run for runs in wanted.values() for run in runs]
+    folder, every = options.out / "runs", sorted((run for runs in wanted.values() for run in runs), key=part)
     done = [] if options.finished else sweep(train, every, folder, describe, options.workers)
     found = {cell: finished(runs, folder, describe) for cell, runs in wanted.items()}
-    whole = {cell.name: judged(cell, results) for cell, results in found.items() if len(results) == len(wanted[cell])}
+    begun = {cell for cell, runs in wanted.items() if all(_kept(run, folder) for run in runs if part(run) == 1)}
+    whole = {cell.name: judged(cell, results, len(seeds)) for cell, results in found.items() if cell in begun}
     command = "python -m benchmarks.claim " + " ".join(sys.argv[1:] if arguments is None else arguments)
     origin = {"command": command.strip(), "machines": machines(r for results in found.values() for r in results)}
     write_json(options.out / "claim.json", {**origin, "seeds": seeds, "cells": whole})
     write_whole(options.out / "claim.md", markdown(whole, [c for c in cells if c.name not in whole]) + "\n")
     print(f"written: {options.out}/claim.json and .md")
     return 0 if options.finished or len(done) == len(every) else 130
+
+
+def _kept(run: Run, folder: Path) -> bool:
+    return bool(finished([run], folder, describe))
 
 
 def markdown(cells: dict[str, Any], missing: list[Cell]) -> str:

@@ -18,15 +18,22 @@ LIMITS = {"plain": 0.5, "published": 0.5, "subset": 1.0}
 """Per cent."""
 
 
-def judged(cell: Cell, results: Results) -> dict[str, Any]:
-    """What the runs of a cell say: errors, differences of the rule to the others, whether the claim holds."""
+def judged(cell: Cell, results: Results, seeds: int) -> dict[str, Any]:
+    """What the runs of a cell say: errors, differences of the rule to the others, whether the claim holds.
+
+    A part of the claim whose runs are not all there is left out.
+    """
     task = load_cell(cell)
     everyone = list(task.modalities)
     rule, plain = _errors(results, RULE, everyone), _errors(results, PLAIN, everyone)
     others = {"plain": plain}
-    if cell.task in PUBLISHED:
-        others["published"] = _errors(results, PUBLISHED[cell.task][0], everyone)
-    subset, others["subset"] = (everyone, plain) if cell in LONG else _best_subset(results)
+    if cell.task in PUBLISHED and len(found := _errors(results, PUBLISHED[cell.task][0], everyone)) == seeds:
+        others["published"] = found
+    subset: list[str] | None = None
+    if cell in LONG:
+        subset, others["subset"] = everyone, plain
+    elif sum(r["run"]["method"] == PLAIN for r in results) == seeds * (2 ** len(everyone) - 1):
+        subset, others["subset"] = _best_subset(results)
     return {
         "title": f"{task.title}, {cell.data}" + (", large encoders" if cell.size == "large" else ""),
         "unit": task.unit,

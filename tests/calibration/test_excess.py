@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awc_balance.calibration import excess
-from awc_balance.calibration.excess import next_strengths
+from awc_balance.calibration.excess import KEPT, next_strengths
 from awc_balance.calibration.slopes import Slopes
 
 slope = st.floats(-2.0, 5.0)
@@ -44,10 +44,16 @@ class TestStrengths:
         assert 0.0 <= after <= 1.0
 
     @given(before=strength, training=slope, held_out=st.floats(0.5, 0.99), second=margin)
-    def test_change_only_by_what_is_credible(self, before, training, held_out, second):
+    def test_grow_only_by_what_is_credible(self, before, training, held_out, second):
         found = excess(slopes(training), slopes(held_out, second))["m"]
         after = next_strengths({"m": before}, slopes(training), slopes(held_out, second))["m"]
-        assert (after > before) == (found.credible and before < 1.0)
+        assert (after > KEPT * before) == found.credible
+
+    @given(before=strength)
+    def test_fade_where_nothing_is_said_again(self, before):
+        for _ in range(20):
+            before = next_strengths({"m": before}, slopes(1.0), slopes(1.0))["m"]
+        assert before < 0.02
 
     @given(before=strength, first=st.floats(0.06, 1.0), second=st.floats(0.06, 1.0))
     def test_grow_more_for_more_noise(self, before, first, second):
@@ -61,12 +67,12 @@ class TestStrengths:
 
     def test_fall_where_the_part_has_become_too_small(self):
         after = next_strengths({"m": 0.5}, slopes(1.5), slopes(1.35, 0.1))["m"]
-        assert after == pytest.approx(0.5 + 1 / 1.25 - 1)
+        assert after == pytest.approx(0.5 * KEPT + 1 / 1.25 - 1)
 
     @pytest.mark.parametrize("whole", [None, (-0.1, 0.3)])
-    def test_stay_where_the_prediction_is_worth_nothing_yet(self, whole):
-        assert next_strengths({"m": 0.3}, slopes(1.0), slopes(0.2, whole=whole)) == {"m": 0.3}
-        assert next_strengths({"m": 0.3}, slopes(1.0, whole=whole), slopes(0.2)) == {"m": 0.3}
+    def test_fade_where_the_prediction_is_worth_nothing_yet(self, whole):
+        assert next_strengths({"m": 0.3}, slopes(1.0), slopes(0.2, whole=whole)) == {"m": KEPT * 0.3}
+        assert next_strengths({"m": 0.3}, slopes(1.0, whole=whole), slopes(0.2)) == {"m": KEPT * 0.3}
 
     def test_of_others_stay(self):
         after = next_strengths({"m": 0.0, "n": 0.0}, slopes(1.0, others={"n": 1.0}), slopes(0.5, others={"n": 1.0}))
