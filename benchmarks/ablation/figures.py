@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from awc_balance.report.files import write_whole
-from benchmarks.ablation.conditions import GROUPS, USUAL
+from benchmarks.ablation.conditions import GROUPS, STRENGTHS, USUAL
 from benchmarks.ablation.predictors import EXCESSES, core_rows, points
 from benchmarks.ablation.tables import WAYS
 
@@ -74,6 +74,9 @@ def draw_strengths(cell: dict[str, Any], title: str, file: Path) -> Path:
             _line(axes, [row for row in mine if row["whom"] == group and row["percent"]], group, colour, marker)
         _zero(axes)
         axes.set_xscale("log")
+        values = STRENGTHS[how, anchor]
+        axes.set_xticks(values, [f"{value:g}" for value in values], minor=False)
+        axes.set_xticks([], minor=True)
         if how == "slow":
             axes.invert_xaxis()
         _percent_scale(axes, "y")
