@@ -7,10 +7,9 @@ from itertools import combinations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from awc_balance.calibration.fits import Fit, Kind
+from awc_balance.calibration.fits import Fit, Kind, one_hot
 from awc_balance.calibration.parts import Parts
 from awc_balance.contributions.intervals import jackknife_margin
 from awc_balance.contributions.profits import check_same_shape
@@ -59,7 +58,7 @@ class Rows(NamedTuple):
     features: tuple[Tensor, ...]
     """By modality, `[samples, width]`."""
 
-    def some(self, rows: slice) -> Rows:
+    def some(self, rows: slice | Tensor) -> Rows:
         """A few of the samples."""
         features = tuple(x[rows] for x in self.features)
         return Rows(self.base[rows], self.parts[:, rows], self.target[rows], features)
@@ -94,12 +93,11 @@ class Refit:
         """
         if parts.base[0].numel() > MOST_NUMBERS or (kind == "classes" and parts.base.dim() > 2):
             return
-        if kind != "classes":
-            target = check_same_shape(parts.base, target)[1]
-        elif not target.is_floating_point():
-            target = F.one_hot(target, parts.base.shape[1])
+        classes = kind == "classes"
+        target = one_hot(target, parts.base.shape[1]) if classes else check_same_shape(parts.base, target)[1]
         base, wanted = (x.double().reshape(len(x), -1).cpu() for x in (parts.base, target))
-        self._add(Rows(base, parts.parts.reshape(len(parts.parts), *base.shape).cpu(), wanted, tuple(features)))
+        rows = Rows(base, parts.parts.reshape(len(parts.parts), *base.shape).cpu(), wanted, tuple(features))
+        self._add(rows.some(wanted.sum(1) > 0) if classes else rows)
 
     def over(self, processes: Processes) -> Refit:
         """The samples of all processes."""
