@@ -31,7 +31,8 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | No
     or if a model trained on b alone explains credibly more than b's features do here, and more than all others: then
     the largest other part is the one that *starves*; a small part that should credibly be larger leaves it open.
     *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
-    is the verdict. A single modality has nothing to be balanced with.
+    is the verdict, but what is idle is better left out than held back. A single modality has nothing to
+    be balanced with.
 
     Of a model that has not learned nothing can be told: one that does not credibly explain 5 % of the data that it was
     trained on.
@@ -140,8 +141,8 @@ def _kind(judgements: tuple[Judgement, ...], ahead: tuple[str, ...]) -> tuple[Ki
     """The first that holds, and of whom."""
     if ahead:
         return "starves", ahead
-    overfits = tuple(one.modality for one in judgements if one.overfits == "yes")
     idle = tuple(one.modality for one in judgements if one.idle == "yes" and one.starved == "no")
+    overfits = tuple(one.modality for one in judgements if one.overfits == "yes" and one.modality not in idle)
     if overfits or idle:
         return ("overfits", overfits) if overfits else ("idle", idle)
     unclear = tuple(one.modality for one in judgements if {one.overfits, one.idle, one.starved} != {"no"})

@@ -51,9 +51,7 @@ def _balanced(verdict: Verdict) -> str:
 def _overfits(verdict: Verdict) -> str:
     several, names = len(verdict.modalities) > 1, listed(verdict.modalities)
     it, they = ("them", "overfit") if several else ("it", "overfits")
-    idle = [one.modality for one in verdict.named("overfits") if one.idle == "yes"]
-    leave = f" Leaving out {listed(idle)} is simpler: {_LITTLE} would be lost." if idle else ""
-    return f"{names} {they}: hold {it} back.{leave}"
+    return f"{names} {they}: hold {it} back."
 
 
 def _starves(verdict: Verdict) -> str:

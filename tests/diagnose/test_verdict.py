@@ -151,7 +151,9 @@ def test_starving_comes_first_then_overfitting_then_idleness():
     unused, larger = {"a": 0.0, "b": 0.3}, {"a": 0.8, "b": 0.2}
     bad = {"values": {"a": 0.5, "b": 1.0}, "costs": {"a": 0.9, "b": 0.0}, "shares": larger}
     assert verdict(slopes(), slopes(**bad, unused=unused)).kind == "starves"
+    both = bad | {"costs": {"a": 0.0, "b": 0.0}, "values": {"a": 0.5, "b": 1.0}}
     assert verdict(slopes(), slopes(**bad)).kind == "overfits"
+    assert verdict(slopes(), slopes(**both)).kind == "idle"  # a as well: better left out than held back
     assert verdict(slopes(), slopes(**bad | {"values": None})).kind == "idle"
 
 
@@ -274,7 +276,7 @@ def test_regression_of_two_modalities(name):
     assert (found.kind, set(found.modalities)) in sets.RIGHT[name]
 
 
-@pytest.mark.parametrize("name", ["balanced", "noise, few", "noise, many", "little"])
+@pytest.mark.parametrize("name", ["balanced", "duplicate", "noise, few", "noise, many", "together", "little"])
 def test_classes_from_three_or_four_modalities(name):
     found = judged(sets.classes, name, 1)
     assert (found.kind, set(found.modalities)) in sets.RIGHT_OF_CLASSES[name]
@@ -289,8 +291,9 @@ def test_the_regularizer_gives_its_verdict_at_the_end():
     awc.start_epoch(data)
     sets.fit(model, data, 60, mse, slow=False)
     found = awc.verdict(data)
-    assert (found.kind, found.modalities) == ("overfits", ("b",))
-    assert "Leaving out b is simpler" in str(found)
+    assert (found.kind, found.modalities) == ("idle", ("b",))
+    assert "Leave out b" in str(found)
+    assert "b overfits" in str(found)
     calibration = Calibration(model, model.encoders)
     assert found == verdict(calibration.evaluate(data, costs=False), calibration.evaluate(held_out))
 
