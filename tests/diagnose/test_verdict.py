@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from awc_balance import AWCRegularizer, Calibration
 from awc_balance.calibration import Slopes
 from awc_balance.diagnose import verdict
-from tests.diagnose import sets
+from tests.diagnose import mixed, sets
 from tests.diagnose.confusion import judged
 
 
@@ -280,6 +280,11 @@ def test_regression_of_two_modalities(name):
 def test_classes_from_three_or_four_modalities(name):
     found = judged(sets.classes, name, 1)
     assert (found.kind, set(found.modalities)) in sets.RIGHT_OF_CLASSES[name]
+
+
+def test_noise_beside_images_and_sequences_with_batch_norm_and_dropout():
+    found = judged(mixed.normed, "noise, few", 0)
+    assert (found.kind, found.modalities) == ("idle", ("blank",))
 
 
 def test_the_regularizer_gives_its_verdict_at_the_end():
