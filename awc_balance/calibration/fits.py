@@ -26,6 +26,9 @@ _STEPS, _LARGEST_STEP, _CLOSE = 50, 0.5, 1e-7
 IGNORED = -100
 """Targets of this class number are left out, as `torch.nn.functional.cross_entropy` does."""
 
+_ROUNDED = 1e-12
+"""What is left of a sum of this size by rounding alone is no more than this share."""
+
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -332,7 +335,7 @@ def one_hot(target: Tensor, classes: int) -> Tensor:
 
 def _saved(loss: Tensor, constant: Tensor) -> Tensor:
     """By which share a loss lies below another; 0 where nothing varies, so that nothing can be explained."""
-    varies = constant > torch.finfo(torch.float64).eps * loss  # beyond rounding
+    varies = constant > _ROUNDED * loss
     return torch.where(varies, 1 - loss / constant.clamp(min=_TINY), 0.0)
 
 
