@@ -23,6 +23,14 @@ and what two parts cannot be told apart by is left alone."""
 
 _STEPS, _LARGEST_STEP, _CLOSE = 50, 0.5, 1e-7
 
+IGNORED = -100
+"""Targets of this class number are left out, as `torch.nn.functional.cross_entropy` does."""
+
+_ROUNDED = 1e-12
+"""What is left of a sum of this size by rounding alone is no more than this share."""
+
+_TINY = torch.finfo(torch.float64).tiny
+
 
 Kind: TypeAlias = Literal["squared", "classes", "binary"]
 _Fold: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -66,6 +74,14 @@ class Fit(ABC):
     @abstractmethod
     def sizes(self, directions: Tensor) -> Tensor:
         """How much the loss changes along each of some directions `[K, k]`: its second derivative at 1, `[k]`."""
+
+    @abstractmethod
+    def explained(self, weights: Tensor) -> Tensor:
+        """By which share the loss of the prediction as it is lies below that of the best constant, `[W]`.
+
+        Args:
+            weights: As for `minimum`.
+        """
 
     @abstractmethod
     def over(self, processes: Processes) -> Fit:
@@ -121,6 +137,13 @@ class SquaredFit(Fit):
         samples, scatter = self._pooled(torch.ones(1, self.folds(), dtype=torch.float64))
         return (directions.T @ scatter[0, :-1, :-1] @ directions).diagonal() / samples
 
+    def explained(self, weights: Tensor) -> Tensor:
+        """Which share of the variance of the target around what is predicted from nothing, summed over outputs."""
+        scatter = self._pooled(weights)[1]
+        signs = torch.ones(scatter.shape[1], dtype=torch.float64)
+        signs[-1] = -1  # the target is the prediction without its error
+        return _saved(scatter[:, -1, -1], signs @ scatter @ signs)
+
     def over(self, processes: Processes) -> SquaredFit:
         """The folds of all processes, one after the other."""
         joint = SquaredFit()
@@ -172,18 +195,31 @@ class LogisticFit(Fit):
         """
         if self._classes:
             check_classes(parts.whole, target)
-            if not target.is_floating_point():
-                target = F.one_hot(target, parts.base.shape[1]).movedim(-1, 1)
-            rows = parts.base.movedim(1, -1), target.movedim(1, -1), parts.parts.movedim(2, -1)
+            wanted = one_hot(target, parts.base.shape[1])
+            rows = parts.base.movedim(1, -1), wanted.movedim(1, -1), parts.parts.movedim(2, -1)
         else:
             rows = (*check_same_shape(parts.base, target), parts.parts)
         base, wanted = (x.double().reshape(-1, x.shape[-1] if self._classes else 1).cpu() for x in rows[:2])
+        each = rows[2].reshape(-1, *base.shape).cpu()
+        if self._classes:
+            counted = wanted.sum(1) > 0
+            base, wanted, each = base[counted], wanted[counted], each[:, counted]
         self._expansions.clear()
-        self._batches.append((base, wanted, rows[2].reshape(-1, *base.shape).cpu()))
+        self._batches.append((base, wanted, each))
 
     def folds(self) -> int:
-        """How many there are."""
-        return min(FOLDS, sum(len(base) for base, _, _ in self._batches))
+        """How many there are.
+
+        Raises:
+            ValueError: If there are no samples, because all targets are to be ignored.
+        """
+        samples = sum(len(base) for base, _, _ in self._batches)
+        if not samples:
+            raise ValueError(
+                f"Some targets should be class numbers. Got {IGNORED}, to be ignored, for every sample. Measure on "
+                "data with known classes."
+            )
+        return min(FOLDS, samples)
 
     def minimum(self, directions: Tensor, weights: Tensor) -> Minimum:
         """By Newton's method for all samples; for other weights by one step more from there."""
@@ -202,6 +238,18 @@ class LogisticFit(Fit):
         along = torch.einsum("mk,mnc->knc", directions, parts)
         return self._derivatives(base + parts.sum(0), wanted, along, counted)[1].diagonal()
 
+    def explained(self, weights: Tensor) -> Tensor:
+        """Which share of the entropy of the outcomes."""
+        base, wanted, parts = self._samples()
+        members = self._members(len(base))
+        losses = weights @ (members @ self._loss(base + parts.sum(0), wanted))
+        counts = weights @ members.sum(1)
+        often = (weights @ (members @ wanted)) / counts.unsqueeze(1)
+        entropy = torch.special.entr(often).sum(1)
+        if not self._classes:
+            entropy = entropy + torch.special.entr(1 - often).sum(1)
+        return _saved(losses, counts * entropy)
+
     def over(self, processes: Processes) -> LogisticFit:
         """The samples of all processes, one after the other."""
         joint = LogisticFit(classes=self._classes)
@@ -216,8 +264,7 @@ class LogisticFit(Fit):
             parts = torch.einsum("mk,mnc->knc", directions, parts)
             factors = self._newton(base, wanted, parts)
             logits = base + torch.tensordot(factors, parts, 1)
-            fold = torch.arange(len(base)) * self.folds() // len(base)
-            members = F.one_hot(fold, self.folds()).double().T
+            members = self._members(len(base))
             slopes, curvatures = zip(*(self._derivatives(logits, wanted, parts, one) for one in members), strict=True)
             self._expansions[key] = _Expansion(
                 factors,
@@ -242,6 +289,11 @@ class LogisticFit(Fit):
                 break
         return factors
 
+    def _members(self, samples: int) -> Tensor:
+        """Which samples a fold holds, 0 or 1, `[folds, samples]`."""
+        fold = torch.arange(samples) * self.folds() // samples
+        return F.one_hot(fold, self.folds()).double().T
+
     def _samples(self) -> tuple[Tensor, Tensor, Tensor]:
         base, wanted, parts = zip(*self._batches, strict=True)
         return torch.cat(base), torch.cat(wanted), torch.cat(parts, 1)
@@ -263,6 +315,30 @@ class LogisticFit(Fit):
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").squeeze(1)
 
 
+def one_hot(target: Tensor, classes: int) -> Tensor:
+    """Probabilities `[batch, classes, ...]` of class numbers, all 0 where they are to be ignored; others as they are.
+
+    Raises:
+        ValueError: If a number is of no class.
+    """
+    if target.is_floating_point():
+        return target
+    ignored = target == IGNORED
+    bad = target[~ignored & ((target < 0) | (target >= classes))]
+    if len(bad):
+        raise ValueError(
+            f"Class numbers should be 0 to {classes - 1}, as there are {classes} logits, or {IGNORED} to be ignored. "
+            f"Got {int(bad[0])}. Look for the cause in the target, or give the model more outputs."
+        )
+    return (F.one_hot(target.masked_fill(ignored, 0).long(), classes) * ~ignored.unsqueeze(-1)).movedim(-1, 1)
+
+
+def _saved(loss: Tensor, constant: Tensor) -> Tensor:
+    """By which share a loss lies below another; 0 where nothing varies, so that nothing can be explained."""
+    varies = constant > _ROUNDED * loss
+    return torch.where(varies, 1 - loss / constant.clamp(min=_TINY), 0.0)
+
+
 def _scatter(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Number of samples, means and scatter of values `[k, samples, outputs]`, on the CPU."""
     mean = values.mean(1)
@@ -282,6 +358,6 @@ def _solve(curvature: Tensor, slope: Tensor) -> Tensor:
     diagonal = curvature.diagonal(dim1=1, dim2=2)
     mean = diagonal.mean(1, keepdim=True)
     # Of parts that are all 0 any ridge will do, but one too small to divide by.
-    ridge = torch.where(mean > torch.finfo(torch.float64).tiny / RIDGE, RIDGE * mean, 1.0)
+    ridge = torch.where(mean > _TINY / RIDGE, RIDGE * mean, 1.0)
     step: Tensor = torch.linalg.solve(curvature + torch.diag_embed(ridge.expand_as(diagonal)), slope)
     return step

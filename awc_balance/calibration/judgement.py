@@ -60,8 +60,16 @@ class Verdict:
     """By modality, the largest part first."""
     whole: float
     """The factor of the whole prediction that held-out data bear out."""
-    explained: float | None
-    """Which share of the target's variance a new head on the features of all modalities explains."""
+    whole_interval: tuple[float, float] | None
+    """Its 95 % interval; None for fewer than ten samples."""
+    learned: bool
+    """Whether the model predicts its own training data; if not, nothing else can be told."""
+    explained_in_training: Estimate | None
+    """By which share the model's loss on training data lies below that of a constant; None of too few samples."""
+    explained: Estimate | None
+    """The same on held-out data."""
+    refitted: float | None
+    """Which share of the target's variance a new head on the features of all modalities explains there."""
     droppable: tuple[frozenset[str], ...]
     """The largest sets of modalities that can be left out at once. A modality may be in several: then either."""
 

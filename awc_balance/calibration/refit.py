@@ -7,10 +7,9 @@ from itertools import combinations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from awc_balance.calibration.fits import Fit, Kind
+from awc_balance.calibration.fits import Fit, Kind, one_hot
 from awc_balance.calibration.parts import Parts
 from awc_balance.contributions.intervals import jackknife_margin
 from awc_balance.contributions.profits import check_same_shape
@@ -59,7 +58,7 @@ class Rows(NamedTuple):
     features: tuple[Tensor, ...]
     """By modality, `[samples, width]`."""
 
-    def some(self, rows: slice) -> Rows:
+    def some(self, rows: slice | Tensor) -> Rows:
         """A few of the samples."""
         features = tuple(x[rows] for x in self.features)
         return Rows(self.base[rows], self.parts[:, rows], self.target[rows], features)
@@ -69,7 +68,9 @@ class Refit:
     """What a new head on the features of some modalities would make of them, on data that the model is measured on.
 
     The prediction from a coalition is what the model predicts from it, with the parts of the modalities scaled at
-    best, and a correction: the error that is left is predicted from the features of the coalition, pooled to one row
+    best; or what it predicts from all, with the parts that are left out predicted from the features of the coalition,
+    if that is better, as where one modality repeats another: a part has no noise, and so is learned from few samples.
+    To it comes a correction: the error that is left is predicted from the features of the coalition, pooled to one row
     per sample, by a kernel ridge regression (linear, or Gaussian with the median distance), five times from four
     fifths of the samples for the last fifth; kernel and penalty are those at which single samples are predicted best
     from the others. So the features of one modality can stand in for another as they could in a model that is trained
@@ -94,12 +95,11 @@ class Refit:
         """
         if parts.base[0].numel() > MOST_NUMBERS or (kind == "classes" and parts.base.dim() > 2):
             return
-        if kind != "classes":
-            target = check_same_shape(parts.base, target)[1]
-        elif not target.is_floating_point():
-            target = F.one_hot(target, parts.base.shape[1])
+        classes = kind == "classes"
+        target = one_hot(target, parts.base.shape[1]) if classes else check_same_shape(parts.base, target)[1]
         base, wanted = (x.double().reshape(len(x), -1).cpu() for x in (parts.base, target))
-        self._add(Rows(base, parts.parts.reshape(len(parts.parts), *base.shape).cpu(), wanted, tuple(features)))
+        rows = Rows(base, parts.parts.reshape(len(parts.parts), *base.shape).cpu(), wanted, tuple(features))
+        self._add(rows.some(wanted.sum(1) > 0) if classes else rows)
 
     def over(self, processes: Processes) -> Refit:
         """The samples of all processes."""
@@ -157,16 +157,41 @@ class _Refitted:
 
     def _cost(self, left_out: frozenset[str], best: Tensor) -> Estimate:
         others = frozenset(self._modalities) - left_out
-        return _grown(self._squares(self._error(left_out), others), best)
+        squares = [self._squares(error, others) for error in (self._error(left_out), self._stood_in_for(left_out))]
+        return _grown(min(squares, key=lambda some: some.sum().item()), best)
 
     def _error(self, left_out: frozenset[str]) -> Tensor:
         """What is left of the target without some modalities, `[samples, outputs]`."""
         prediction = self._rows.base
         if left_out != frozenset(self._modalities):
-            out = torch.tensor([m in left_out for m in self._modalities])
-            kept = self._owners[:, ~out] * ~(self._owners[:, out] > 0).any(1, keepdim=True)
-            factors = self._fit.minimum(kept, torch.ones(1, self._fit.folds(), dtype=torch.float64)).factors[0]
-            prediction = prediction + torch.tensordot(kept @ factors, self._rows.parts, 1)
+            others = torch.tensor([m not in left_out for m in self._modalities])
+            kept = self._owners[:, others] * ~self._touched(left_out).unsqueeze(1)
+            prediction = prediction + torch.tensordot(kept @ self._factors(kept), self._rows.parts, 1)
+        return self._missed(prediction)
+
+    def _stood_in_for(self, left_out: frozenset[str]) -> Tensor:
+        """The same where the others' features predict the parts that are left out."""
+        scaled = self._factors(self._owners)
+        without, lost = (
+            torch.tensordot(self._owners @ scaled * touched, self._rows.parts, 1)
+            for touched in (~self._touched(left_out), self._touched(left_out))
+        )
+        kernels = self._kernels([i for i, m in enumerate(self._modalities) if m not in left_out])
+        stand_in = torch.empty_like(lost)
+        for number in range(_FOLDS):
+            stand_in[number::_FOLDS] = _predicted(kernels, lost, number)
+        return self._missed(self._rows.base + without + stand_in)
+
+    def _touched(self, left_out: frozenset[str]) -> Tensor:
+        """Which parts belong to some modalities, if only among others, `[K]`."""
+        out = torch.tensor([m in left_out for m in self._modalities])
+        return (self._owners[:, out] > 0).any(1)
+
+    def _factors(self, directions: Tensor) -> Tensor:
+        return self._fit.minimum(directions, torch.ones(1, self._fit.folds(), dtype=torch.float64)).factors[0]
+
+    def _missed(self, prediction: Tensor) -> Tensor:
+        """What is left of the target."""
         if self._fit.kind == "classes":
             prediction = prediction.softmax(1)
         elif self._fit.kind == "binary":
@@ -210,7 +235,12 @@ def _others(samples: int, number: int) -> Tensor:
 
 def _left(kernels: list[_Kernel], error: Tensor, number: int) -> Tensor:
     """The squared errors of the samples of a fold, after all others have corrected them."""
-    others = error[_others(len(error), number)]
+    return (error[number::_FOLDS] - _predicted(kernels, error, number)).square().sum(1)
+
+
+def _predicted(kernels: list[_Kernel], values: Tensor, number: int) -> Tensor:
+    """The values of the samples of a fold, predicted from those of all others."""
+    others = values[_others(len(values), number)]
     mean = others.mean(0)
     around = others - mean
     best, found = around.square().sum().item(), mean  # where no kernel does better
@@ -224,7 +254,7 @@ def _left(kernels: list[_Kernel], error: Tensor, number: int) -> Tensor:
             missed = (weights / (squared @ shrunk).unsqueeze(1)).square().sum().item()
             if missed < best:
                 best, found = missed, mean + kernel.across[number] @ weights
-    return (error[number::_FOLDS] - found).square().sum(1)
+    return found
 
 
 def _subsets(modalities: Sequence[str]) -> Iterator[frozenset[str]]:

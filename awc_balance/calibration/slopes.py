@@ -53,6 +53,10 @@ class Slopes(ByModality):
     unused: dict[str, float] = field(default_factory=dict)
     """Which share of the squared error that is left could be predicted from the features of the modality."""
     unused_intervals: dict[str, Interval] | None = None
+    explained: float | None = None
+    """By which share the loss of the model as it is lies below that of the best constant: of squared error the share
+    of the variance that is explained, of cross-entropy that of the entropy."""
+    explained_interval: Interval | None = None
 
 
 def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth | None = None) -> Slopes:
@@ -66,7 +70,8 @@ def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth 
     """
     folds, count = fit.folds(), len(modalities)
     every = torch.ones(1, folds, dtype=torch.float64)
-    found = _slopes(fit, owners, torch.cat([every, every - torch.eye(folds, dtype=torch.float64)]))
+    weights = torch.cat([every, every - torch.eye(folds, dtype=torch.float64)])
+    found = torch.cat([_slopes(fit, owners, weights), fit.explained(weights).unsqueeze(1)], 1)
     ends = None
     if folds >= LEAST_FOLDS:
         margin = jackknife_margin(found[1:])
@@ -87,6 +92,8 @@ def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth 
         joint_cost_intervals=_ends(joint),
         unused=_values(unused),
         unused_intervals=_ends(unused),
+        explained=values[count + 1],
+        explained_interval=None if ends is None else ends[count + 1],
     )
 
 

@@ -7,42 +7,35 @@ from dataclasses import replace
 
 from awc_balance.calibration.excess import Excess, excess
 from awc_balance.calibration.judgement import Answer, Estimate, Judgement, Kind, Verdict
+from awc_balance.calibration.limits import (
+    LEAST_BORNE_OUT,
+    NEGLIGIBLE,
+    RIVAL,
+    TOLERATED,
+    UNUSED,
+    WELL_BORNE_OUT,
+)
+from awc_balance.calibration.refit import LEAST_SAMPLES
 from awc_balance.calibration.slopes import Interval, Slopes
 from awc_balance.checks import check_by_modality
-
-NEGLIGIBLE = 0.05
-"""A modality is idle if less than this share of what the model explains is lost without it. A choice, as is usual for
-what is not worth acting upon: with noise as large as what is explained, it is 5 % of the squared error, 2.5 % of its
-root."""
-
-TOLERATED = 0.1
-"""A part may be too large by so much: a tenth of what it says being noise is usual in models that are trained well."""
-
-UNUSED = 0.1
-"""A modality is not made use of if its features predict more than this share of the error that is left."""
-
-_BORNE_OUT = 0.8
-"""Where this share of the whole prediction is borne out, no modality overfits whose own slope is not known well."""
-
-_RIVAL = 0.5
-"""What starves another is at least half as large a part of the prediction."""
-
-_HALF = 0.5
-"""Where not even this share of it is, the whole model overfits, and who is to blame cannot be told."""
 
 
 def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | None = None) -> Verdict:
     """Judge the balance of a trained model's modalities; every answer is read off a 95 % interval.
 
     *x overfits* if its slope on held-out data is credibly below that on training data, and by more than 0.1. Parts of
-    less than 5 % of the prediction's size do not matter. Where less than half of the whole prediction is borne out and
-    no modality stands out, who overfits cannot be told. *x is idle* if without it credibly less than 5 % is lost of
-    what the model explains, a new head making the best of all other features. *b is starved* if the features of b
-    predict credibly more than a tenth of the error that is left; or if a model trained on b alone explains credibly
-    more than b's features do here, and more than all others: then the largest other part is the one that *starves*; a
-    small part that should credibly be larger leaves it open. *Balanced* if all three are answered with no for every
-    modality. The first that holds of starves,
-    overfits and idle is the verdict.
+    less than 5 % of the prediction's size do not matter, nor does any where less than 5 % of the loss is left. Where
+    less than half of the whole prediction is borne out and no modality stands out, who overfits cannot be told. *x is
+    idle* if without it credibly less than 5 % is lost of what the model explains, a new head making the best of all
+    other features. *b is starved* if the features of b predict credibly more than a tenth of the error that is left;
+    or if a model trained on b alone explains credibly more than b's features do here, and more than all others: then
+    the largest other part is the one that *starves*; a small part that should credibly be larger leaves it open.
+    *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
+    is the verdict, but what is idle is better left out than held back. A single modality has nothing to
+    be balanced with.
+
+    Of a model that has not learned nothing can be told: one that does not credibly explain 5 % of the data that it was
+    trained on.
 
     A single run cannot show that a modality was starved whose encoder has learned nothing that a kernel regression
     could use: it looks idle. Pass `alone` then.
@@ -55,7 +48,7 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | No
 
     Raises:
         TypeError: If an argument is of another kind.
-        ValueError: If modalities differ.
+        ValueError: If modalities differ, or slopes in `alone` are of several modalities or without costs.
 
     Example:
         >>> def slopes(value, cost=(), **more):
@@ -75,35 +68,71 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | No
     check_by_modality("held_out", held_out, training)
     alone = _check_alone(alone, training)
     above = excess(training, held_out)
+    learned = _has_learned(training)
     whole = _whole_overfits(training, held_out, above)
-    droppable = _droppable(held_out)
     order = sorted(held_out, key=lambda modality: -held_out.shares[modality])
     judgements = tuple(_judgement(m, held_out, above[m], alone.get(m), whole=whole) for m in order)
+    if not learned:
+        judgements = tuple(replace(one, overfits="unclear", idle="unclear", starved="unclear") for one in judgements)
     ahead = _ahead(judgements)
     if not ahead:
         judgements = tuple(replace(one, starved="unclear") if one.starved == "yes" else one for one in judgements)
     kind, modalities = _kind(judgements, ahead)
-    return Verdict(kind, modalities, judgements, held_out.whole, _explained(_all_lost(held_out)), droppable)
+    return Verdict(
+        kind,
+        modalities,
+        judgements,
+        held_out.whole,
+        held_out.whole_interval,
+        learned=learned,
+        explained_in_training=_explained_as_is(training),
+        explained=_explained_as_is(held_out),
+        refitted=_explained(_all_lost(held_out)),
+        droppable=_droppable(held_out) if learned else (),
+    )
 
 
 def _check_alone(alone: Mapping[str, Slopes] | None, modalities: Slopes) -> Mapping[str, Slopes]:
     if alone is None:
         return {}
-    check_by_modality("alone", alone, [modality for modality in modalities if modality in alone])
+    if not isinstance(alone, Mapping):
+        check_by_modality("alone", alone, modalities)  # says how it should be
+    unknown = [modality for modality in alone if modality not in modalities]
+    if unknown:
+        raise ValueError(
+            f"`alone` should name modalities of the model: {', '.join(modalities)}. Got "
+            f"{', '.join(map(str, unknown))}. Name some of them."
+        )
     for modality, slopes in alone.items():
-        if not isinstance(slopes, Slopes) or list(slopes) != [modality] or _all_lost(slopes) is None:
+        remedy = f"Pass Calibration(model, {{{modality!r}: model.encoder}}).evaluate(held_out)."
+        if not isinstance(slopes, Slopes):
+            raise TypeError(
+                f"`alone` should hold Slopes of models of one modality. Got {type(slopes).__name__} for "
+                f"`{modality}`. {remedy}"
+            )
+        if list(slopes) != [modality]:
             raise ValueError(
-                f"`alone` should hold Slopes of models of one modality, with costs. Got another thing for `{modality}`."
-                f" Pass Calibration(model, {{{modality!r}: model.encoder}}).evaluate(held_out)."
+                f"`alone` should hold Slopes of models of one modality. Got those of {', '.join(slopes)} for "
+                f"`{modality}`. {remedy}"
+            )
+        if _all_lost(slopes) is None:
+            raise ValueError(
+                f"`alone` should hold Slopes with costs. Got none for `{modality}`. {remedy} It takes "
+                f"{LEAST_SAMPLES} samples or more."
             )
     return alone
+
+
+def _has_learned(training: Slopes) -> bool:
+    """Whether the model predicts its own training data, as far as that is known."""
+    return training.explained_interval is None or training.explained_interval[0] >= NEGLIGIBLE
 
 
 def _ahead(judgements: tuple[Judgement, ...]) -> tuple[str, ...]:
     """The largest modality that is learned, if others are not and it is not far smaller than they."""
     starved = [one for one in judgements if one.starved == "yes"]
     learned = [one for one in judgements if one.starved != "yes"]
-    if not starved or not learned or learned[0].share < starved[0].share * _RIVAL:
+    if not starved or not learned or learned[0].share < starved[0].share * RIVAL:
         return ()
     return (learned[0].modality,)
 
@@ -112,8 +141,8 @@ def _kind(judgements: tuple[Judgement, ...], ahead: tuple[str, ...]) -> tuple[Ki
     """The first that holds, and of whom."""
     if ahead:
         return "starves", ahead
-    overfits = tuple(one.modality for one in judgements if one.overfits == "yes")
     idle = tuple(one.modality for one in judgements if one.idle == "yes" and one.starved == "no")
+    overfits = tuple(one.modality for one in judgements if one.overfits == "yes" and one.modality not in idle)
     if overfits or idle:
         return ("overfits", overfits) if overfits else ("idle", idle)
     unclear = tuple(one.modality for one in judgements if {one.overfits, one.idle, one.starved} != {"no"})
@@ -123,11 +152,12 @@ def _kind(judgements: tuple[Judgement, ...], ahead: tuple[str, ...]) -> tuple[Ki
 def _judgement(
     modality: str, held_out: Slopes, above: Excess, alone: Slopes | None, *, whole: Answer | None
 ) -> Judgement:
-    total = _all_lost(held_out)
+    nothing = len(held_out) == 1 or held_out.shares[modality] < NEGLIGIBLE or _all_but_perfect(held_out)
+    single, total = len(held_out) == 1, _all_lost(held_out)
     cost, unused = _cost(held_out, frozenset([modality])), _unused(held_out, modality)
     lost = None if cost is None or total is None or total.low <= 0 else Estimate(*(x / total.value for x in cost))
     others = None if cost is None else _rest_explained(cost, total)
-    own = _cost(held_out, frozenset(held_out) - {modality}) if len(held_out) > 1 else Estimate(0.0, 0.0, 0.0)
+    own = Estimate(0.0, 0.0, 0.0) if single else _cost(held_out, frozenset(held_out) - {modality})
     joint = None if own is None else _rest_explained(own, total)
     apart = None if alone is None else _explained_interval(_all_lost(alone))
     return Judgement(
@@ -135,14 +165,14 @@ def _judgement(
         share=held_out.shares[modality],
         slope=held_out[modality],
         excess=above,
-        overfits="no" if held_out.shares[modality] < NEGLIGIBLE else _overfits(above, whole),
+        overfits="no" if nothing else _overfits(above, whole),
         cost=cost,
         lost=lost,
-        idle="no" if len(held_out) == 1 else _below(lost, NEGLIGIBLE),
+        idle="no" if single else _below(lost, NEGLIGIBLE),
         unused=unused,
         alone=None if apart is None else apart.value,
         joint=joint,
-        starved=_starved(unused, apart, joint, others, too_small=_too_small(held_out, modality)),
+        starved="no" if single else _starved(unused, apart, joint, others, too_small=_too_small(held_out, modality)),
     )
 
 
@@ -161,14 +191,19 @@ def _whole_overfits(training: Slopes, held_out: Slopes, above: Mapping[str, Exce
     low, high = held_out.whole_interval
     if any(one.credible and one.value > TOLERATED for one in above.values()):
         return None
-    if high < _HALF * min(1.0, training.whole):
+    if high < LEAST_BORNE_OUT * min(1.0, training.whole):
         return "unclear"
-    return "no" if low >= _BORNE_OUT else None
+    return "no" if low >= WELL_BORNE_OUT else None
+
+
+def _all_but_perfect(held_out: Slopes) -> bool:
+    """Whether next to no error is left, so that none of it is worth holding a modality back for."""
+    return held_out.explained_interval is not None and held_out.explained_interval[0] >= 1 - NEGLIGIBLE
 
 
 def _too_small(held_out: Slopes, modality: str) -> bool:
     """Whether a part far smaller than the largest should credibly be larger, as where learning has only begun."""
-    small = held_out.shares[modality] < _RIVAL * max(held_out.shares.values())
+    small = held_out.shares[modality] < RIVAL * max(held_out.shares.values())
     return small and held_out.intervals is not None and held_out.intervals[modality][0] > 1 + TOLERATED
 
 
@@ -232,13 +267,20 @@ def _estimate(value: float, ends: Interval) -> Estimate:
     return Estimate(value, *ends)
 
 
+def _explained_as_is(slopes: Slopes) -> Estimate | None:
+    if slopes.explained is None or slopes.explained_interval is None:
+        return None
+    return _estimate(slopes.explained, slopes.explained_interval)
+
+
 def _explained(lost: Estimate | None) -> float | None:
     """The share of the variance that is explained, from the growth of the error without all that explains it."""
     return None if lost is None else 1 - 1 / (1 + lost.value)
 
 
 def _explained_interval(lost: Estimate | None) -> Estimate | None:
-    return None if lost is None else Estimate(*(1 - 1 / (1 + max(x, -_HALF)) for x in lost))
+    """The same with its ends; an error that would halve without all that explains it is as bad as can be told."""
+    return None if lost is None else Estimate(*(1 - 1 / max(1 + x, 0.5) for x in lost))
 
 
 def _rest_explained(cost: Estimate, total: Estimate | None) -> float | None:

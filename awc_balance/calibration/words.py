@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from awc_balance.calibration.limits import LEAST_BORNE_OUT, NEGLIGIBLE
 from awc_balance.wording import interval, listed, number, percent, percents
 
 if TYPE_CHECKING:
     from awc_balance.calibration.judgement import Estimate, Judgement, Verdict
 
-_HALF = 0.5
 _UNKNOWN = "cannot tell from this much data"
+_LITTLE = f"less than {percent(NEGLIGIBLE)} of what the model explains"
 
 
 def sentences(verdict: Verdict) -> list[str]:
     """What a reader should know, the verdict first; every claim with its number and 95 % interval."""
+    if not verdict.learned:
+        return [_not_learned(verdict), *_whole(verdict)]
     return [
         _verdict(verdict),
         *_starved(verdict),
@@ -26,20 +29,29 @@ def sentences(verdict: Verdict) -> list[str]:
     ]
 
 
+def _not_learned(verdict: Verdict) -> str:
+    names = listed(one.modality for one in verdict.judgements)
+    return (
+        f"Verdict: cannot tell. The model has not learned what it could be judged by: it should explain at least "
+        f"{percent(NEGLIGIBLE)} of its own training data. In doubt: {names}. Train it, or look for the fault in the "
+        "training or in what is loaded."
+    )
+
+
 def _verdict(verdict: Verdict) -> str:
     return f"Verdict: {_HEADLINES[verdict.kind](verdict)}"
 
 
-def _balanced(verdict: Verdict) -> str:  # noqa: ARG001
+def _balanced(verdict: Verdict) -> str:
+    if len(verdict.judgements) == 1:
+        return "balanced. There is only one modality, so there is nothing to balance."
     return "balanced. Every modality is made use of, and none is trusted more than held-out data bear out."
 
 
 def _overfits(verdict: Verdict) -> str:
     several, names = len(verdict.modalities) > 1, listed(verdict.modalities)
     it, they = ("them", "overfit") if several else ("it", "overfits")
-    idle = [one.modality for one in verdict.named("overfits") if one.idle == "yes"]
-    leave = f" Leaving out {listed(idle)} is simpler: next to nothing would be lost." if idle else ""
-    return f"{names} {they}: hold {it} back.{leave}"
+    return f"{names} {they}: hold {it} back."
 
 
 def _starves(verdict: Verdict) -> str:
@@ -53,6 +65,8 @@ def _can_be_left_out(verdict: Verdict) -> str:
 
 
 def _cannot_tell(verdict: Verdict) -> str:
+    if _all_of_it_overfits(verdict):
+        return f"cannot tell who is to blame: the model as a whole overfits. In doubt: {listed(verdict.modalities)}."
     return f"{_UNKNOWN}. In doubt: {listed(verdict.modalities)}."
 
 
@@ -69,7 +83,7 @@ def _droppable(verdict: Verdict) -> str:
     """What can be left out, as in "a and b can be left out." or "Either a or b can be left out, not both."."""
     sets = [listed(one.modality for one in verdict.judgements if one.modality in some) for some in verdict.droppable]
     if len(sets) == 1:
-        return f"Leave out {sets[0]}: next to nothing is lost."
+        return f"Leave out {sets[0]}: {_LITTLE} is lost."
     both = len(sets) == 2 and all(len(some) == 1 for some in verdict.droppable)
     return (
         f"Either {listed(sets, 'or')} can be left out, not {'both' if both else 'more at once'}: what the one tells, "
@@ -82,8 +96,8 @@ def _starved(verdict: Verdict) -> list[str]:
     for one in verdict.named("starved"):
         if one.alone is not None and one.joint is not None and one.alone > one.joint:
             reason = (
-                f"a model trained on it alone explains {percent(one.alone)} of the variance, its features in this "
-                f"model {percent(one.joint)}, all features together {percent(verdict.explained or 0.0)}"
+                f"a model trained on it alone explains {percent(one.alone)} of the variance, a new head on its "
+                f"features in this model {percent(one.joint)}, all features together {percent(verdict.refitted or 0.0)}"
             )
         else:
             reason = f"its features predict {_share(one.unused)} of the error that is left"
@@ -145,13 +159,28 @@ def _unclear(one: Judgement) -> str:
 
 
 def _whole(verdict: Verdict) -> list[str]:
-    explained = (
-        "" if verdict.explained is None else f"The model explains {percent(verdict.explained)} of the variance. "
-    )
+    """How good the model is as it is."""
+    training, held_out = verdict.explained_in_training, verdict.explained
+    said = []
+    shares = [
+        f"{_share(some)} on {name} data"
+        for name, some in (("training", training), ("held-out", held_out))
+        if some is not None
+    ]
+    if shares:
+        said.append(f"The model's loss lies below that of a constant prediction by {listed(shares)}.")
+    if verdict.whole_interval is None:
+        return [*said, "There are too few held-out samples for intervals: nothing about them can be told. Use more."]
     much = ""
-    if verdict.whole < _HALF:
+    if _all_of_it_overfits(verdict):
         much = " Less than half of it holds there: weight decay, fewer epochs or more data come before any balance."
-    return [f"{explained}Held-out data bear out a factor of {number(verdict.whole)} of the whole prediction.{much}"]
+    borne_out = f"{number(verdict.whole)} {interval(verdict.whole_interval)}"
+    return [*said, f"Held-out data bear out a factor of {borne_out} of the whole prediction.{much}"]
+
+
+def _all_of_it_overfits(verdict: Verdict) -> bool:
+    ends = verdict.whole_interval
+    return verdict.learned and ends is not None and ends[1] < LEAST_BORNE_OUT
 
 
 def _share(estimate: Estimate | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from awc_balance.calibration.verdict import NEGLIGIBLE
+from awc_balance.calibration.limits import NEGLIGIBLE
 from awc_balance.contributions import Contributions
 from awc_balance.diagnose.measured import Interval, Measured, as_measured
 

@@ -32,7 +32,7 @@ def _measured(finding: Finding) -> str:
 
 
 def _whole(diagnosis: Diagnosis) -> list[str]:
-    if diagnosis.total > 0:
+    if diagnosis.total > 0 or not diagnosis.has_intervals:  # of a sample or two the sum is chance
         return []
     remedy = "" if diagnosis.named("harmful") else " Look at the training before its balance."
     return [

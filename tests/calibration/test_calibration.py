@@ -262,12 +262,67 @@ class TestSlopes:
         assert slopes["b"] / slopes["a"] == pytest.approx(0.5, abs=0.03)
 
 
+class TestExplained:
+    def test_is_the_share_of_the_variance(self):
+        parts, target = table()
+        parts = Parts(parts.base[:1].expand(60, -1), parts.parts)  # from nothing the same is predicted
+        error, varied = ((x - x.mean(0)).square().sum() for x in (parts.whole - target, target))
+        slopes = slopes_of(fitted(parts, target), torch.eye(3, dtype=torch.float64), "abc")
+        assert slopes.explained == pytest.approx((1 - error / varied).item())
+        low, high = slopes.explained_interval
+        assert low < slopes.explained < high
+
+    @pytest.mark.parametrize("classes", [True, False])
+    def test_is_the_share_of_the_entropy(self, classes):
+        parts, _ = table()
+        logits = parts.whole
+        if classes:
+            target = logits.softmax(1).multinomial(1).squeeze(1)
+            loss, often = nn.functional.cross_entropy(logits, target), target.bincount(minlength=4) / 60
+            entropy = torch.special.entr(often).sum()
+        else:
+            target = logits.sigmoid().bernoulli()
+            loss, often = nn.functional.binary_cross_entropy_with_logits(logits, target), target.mean()
+            entropy = torch.special.entr(often) + torch.special.entr(1 - often)
+        fit = LogisticFit(classes=classes)
+        fit.add(parts, target)
+        explained = slopes_of(fit, torch.eye(3, dtype=torch.float64), "abc").explained
+        assert explained == pytest.approx((1 - loss / entropy).item(), abs=1e-6)
+
+    def test_of_targets_that_do_not_vary_nothing_is(self):
+        parts, _ = table()
+        logistic = lambda: LogisticFit(classes=True)  # noqa: E731
+        for kind, target in ((SquaredFit, parts.whole * 0), (logistic, torch.zeros(60).long())):
+            fit = fitted(Parts(parts.base * 0, parts.parts), target, kind)
+            assert slopes_of(fit, torch.eye(3, dtype=torch.float64), "abc").explained == 0.0
+
+
+class TestIgnoredTargets:
+    def test_are_as_if_they_were_not_there(self):
+        model = Sum({"a": 1.0, "b": 2.0})
+        inputs, scores = signals(noise=1.0)
+        target = scores.argmax(1)
+        ignored = torch.arange(len(target)) % 3 == 0
+        some = target.masked_fill(ignored, -100)
+        calibration = Calibration(model, model.encoders)
+        found = calibration.evaluate([(inputs, some)])
+        wanted = calibration.evaluate([({name: x[~ignored] for name, x in inputs.items()}, target[~ignored])])
+        assert dict(found) == pytest.approx(dict(wanted))
+        assert found.intervals["a"] == pytest.approx(wanted.intervals["a"])
+        assert found.costs == pytest.approx(wanted.costs)
+        whole_batch = calibration.evaluate([(inputs, target), (inputs, torch.full_like(target, -100))])
+        assert dict(whole_batch) == pytest.approx(dict(calibration.evaluate([(inputs, target)])))
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("loss", "target", "message"),
         [
             ("auto", torch.randn(400, 2), "same shape"),
             ("cross_entropy", torch.randn(400, 3), "class numbers"),
+            ("cross_entropy", torch.full((400,), -100), "for every sample"),
+            ("cross_entropy", torch.full((400,), 3), "Class numbers should be 0 to 2"),
+            ("cross_entropy", torch.full((400,), -1), "Got -1"),
             ("auto", torch.full((400, 3), torch.nan), "finite"),
         ],
     )

@@ -7,11 +7,13 @@ import torch
 
 from awc_balance import Calibration
 from awc_balance.diagnose import verdict
-from tests.diagnose import sets
+from tests.diagnose import mixed, sets
 
 FAMILIES = {
     "regression": (sets.regression, sets.RIGHT),
     "classes": (sets.classes, sets.RIGHT_OF_CLASSES),
+    "attentive": (mixed.attentive, mixed.RIGHT),
+    "normed": (mixed.normed, mixed.RIGHT),
 }
 
 

@@ -64,6 +64,10 @@ def test_a_model_that_predicts_no_better_than_nothing_is_said_first():
     assert sentences(diagnose(measured(a=(-0.3, -0.2))))[0].startswith("With all modalities the model predicts no")
 
 
+def test_without_intervals_it_is_not_said():
+    assert "no better" not in " ".join(sentences(diagnose(Measured({"a": -0.3, "b": 0.0}))))
+
+
 finite = st.floats(-10, 10, allow_subnormal=False)
 results = st.dictionaries(st.sampled_from("abcd"), st.tuples(finite, finite).map(sorted).map(tuple), min_size=1).map(
     lambda bounds: measured(**bounds)

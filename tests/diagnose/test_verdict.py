@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from awc_balance import AWCRegularizer, Calibration
 from awc_balance.calibration import Slopes
 from awc_balance.diagnose import verdict
-from tests.diagnose import sets
+from tests.diagnose import mixed, sets
 from tests.diagnose.confusion import judged
 
 
@@ -105,7 +106,10 @@ def test_two_that_tell_nothing_can_be_left_out_together():
     held_out = slopes(values, costs={"a": 1.0, "b": 0.0, "c": 0.01}, joint=joint)
     found = verdict(slopes(values), held_out)
     assert found.droppable == (frozenset("bc"),)
-    assert found.sentences()[0] == "Verdict: b and c are idle. Leave out b and c: next to nothing is lost."
+    assert (
+        found.sentences()[0]
+        == "Verdict: b and c are idle. Leave out b and c: less than 5 % of what the model explains is lost."
+    )
 
 
 def test_starved_is_a_modality_that_could_tell_more_beside_a_larger_one_that_could_not():
@@ -147,7 +151,9 @@ def test_starving_comes_first_then_overfitting_then_idleness():
     unused, larger = {"a": 0.0, "b": 0.3}, {"a": 0.8, "b": 0.2}
     bad = {"values": {"a": 0.5, "b": 1.0}, "costs": {"a": 0.9, "b": 0.0}, "shares": larger}
     assert verdict(slopes(), slopes(**bad, unused=unused)).kind == "starves"
+    both = bad | {"costs": {"a": 0.0, "b": 0.0}, "values": {"a": 0.5, "b": 1.0}}
     assert verdict(slopes(), slopes(**bad)).kind == "overfits"
+    assert verdict(slopes(), slopes(**both)).kind == "idle"  # a as well: better left out than held back
     assert verdict(slopes(), slopes(**bad | {"values": None})).kind == "idle"
 
 
@@ -166,7 +172,53 @@ def test_a_model_that_explains_nothing_has_no_idle_modality():
 
 def test_one_modality_is_never_idle():
     one = slopes({"a": 1.0}, costs={"a": 1.0})
-    assert verdict(one, one).kind == "balanced"
+    found = verdict(one, slopes({"a": 1.0}, costs={"a": 1.0}, unused={"a": 0.3}))
+    assert (found.kind, len(found.sentences())) == ("balanced", 2)
+    assert found.sentences()[0] == "Verdict: balanced. There is only one modality, so there is nothing to balance."
+
+
+def explaining(share, half=0.01, **more):
+    return replace(slopes(**more), explained=share, explained_interval=(share - half, share + half))
+
+
+@pytest.mark.parametrize("share", [-0.5, 0.0, 0.04, 0.055])
+def test_a_model_that_does_not_explain_its_own_training_data_is_not_judged(share):
+    held_out = slopes({"a": 0.5, "b": 1.0}, costs={"a": 0.9, "b": 0.0}, unused={"a": 0.0, "b": 0.5})
+    found = verdict(explaining(share), held_out)
+    assert (found.kind, found.modalities, found.droppable) == ("cannot tell", ("a", "b"), ())
+    assert found.sentences()[0].startswith("Verdict: cannot tell. The model has not learned")
+    assert not re.search("idle|starve|overfit|leave out", str(found), re.IGNORECASE)
+    assert verdict(explaining(0.2), held_out).kind == "starves"
+
+
+def test_where_next_to_no_error_is_left_nothing_is_worth_holding_back():
+    wrong = {"values": {"a": 1.2, "b": 0.6}}
+    assert verdict(slopes(), explaining(0.9, **wrong)).kind == "overfits"
+    assert verdict(slopes(), explaining(0.97, **wrong)).kind == "balanced"
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_untrained_model_is_not_judged(outputs, seed):
+    torch.manual_seed(seed)
+    data, held_out = (sets.batches(*sets.both(samples)) for samples in (500, 500))
+    if outputs > 1:
+        data, held_out = ([(x, (y[:, 0] > 0).long()) for x, y in some] for some in (data, held_out))
+    model = sets.Fused({"a": 3, "b": 3}, outputs, 8, 32).eval()
+    found = judged(lambda *_: sets.Trained(model, data, held_out), "", seed)
+    assert not found.learned
+    assert found.kind == "cannot tell"
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_of_a_sample_or_two_nothing_is_claimed(samples):
+    torch.manual_seed(0)
+    data, held_out = (sets.batches(*sets.both(some)) for some in (200, samples))
+    model = sets.fit(sets.Fused({"a": 3, "b": 3}, 1, 8, 32), data, 5, torch.nn.functional.mse_loss, slow=False)
+    found = judged(lambda *_: sets.Trained(model, data, held_out), "", 0)
+    assert found.kind == "cannot tell"
+    assert "too few held-out samples" in found.sentences()[-1]
+    assert not re.search("bear out a factor|weight decay", str(found))
 
 
 number = st.floats(-2, 2)
@@ -203,9 +255,11 @@ def test_the_same_data_twice_never_show_overfitting_by_a_modality(held_out):
         (({"a": 1.0}, slopes()), TypeError, "`training` should be Slopes"),
         ((slopes(), {"a": 1.0}), TypeError, "`held_out` should be Slopes"),
         ((slopes(), slopes({"a": 1.0, "c": 1.0})), ValueError, "exactly the modalities a, b"),
-        ((slopes(), slopes(), {"c": slopes()}), ValueError, "`alone`"),
-        ((slopes(), slopes(), {"b": slopes()}), ValueError, "models of one modality"),
-        ((slopes(), slopes(), {"b": 0.5}), ValueError, "models of one modality"),
+        ((slopes(), slopes(), 0.5), TypeError, "`alone` should be a mapping by modality. Got float"),
+        ((slopes(), slopes(), {"nope": slopes()}), ValueError, "modalities of the model: a, b. Got nope."),
+        ((slopes(), slopes(), {"b": slopes()}), ValueError, "models of one modality. Got those of a, b for `b`"),
+        ((slopes(), slopes(), {"b": 0.5}), TypeError, "should hold Slopes of models of one modality. Got float"),
+        ((slopes(), slopes(), {"b": slopes({"b": 1.0}, costs={}, joint={})}), ValueError, "with costs. Got none"),
     ],
 )
 def test_bad_input_is_refused(arguments, error, match):
@@ -222,10 +276,15 @@ def test_regression_of_two_modalities(name):
     assert (found.kind, set(found.modalities)) in sets.RIGHT[name]
 
 
-@pytest.mark.parametrize("name", ["balanced", "noise, few", "noise, many", "little"])
+@pytest.mark.parametrize("name", ["balanced", "duplicate", "noise, few", "noise, many", "together", "little"])
 def test_classes_from_three_or_four_modalities(name):
     found = judged(sets.classes, name, 1)
     assert (found.kind, set(found.modalities)) in sets.RIGHT_OF_CLASSES[name]
+
+
+def test_noise_beside_images_and_sequences_with_batch_norm_and_dropout():
+    found = judged(mixed.normed, "noise, few", 0)
+    assert (found.kind, found.modalities) == ("idle", ("blank",))
 
 
 def test_the_regularizer_gives_its_verdict_at_the_end():
@@ -237,8 +296,9 @@ def test_the_regularizer_gives_its_verdict_at_the_end():
     awc.start_epoch(data)
     sets.fit(model, data, 60, mse, slow=False)
     found = awc.verdict(data)
-    assert (found.kind, found.modalities) == ("overfits", ("b",))
-    assert "Leaving out b is simpler" in str(found)
+    assert (found.kind, found.modalities) == ("idle", ("b",))
+    assert "Leave out b" in str(found)
+    assert "b overfits" in str(found)
     calibration = Calibration(model, model.encoders)
     assert found == verdict(calibration.evaluate(data, costs=False), calibration.evaluate(held_out))
 
