@@ -31,8 +31,8 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | No
     or if a model trained on b alone explains credibly more than b's features do here, and more than all others: then
     the largest other part is the one that *starves*; a small part that should credibly be larger leaves it open.
     *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
-    is the verdict, but what is idle is better left out than held back. A single modality has nothing to
-    be balanced with.
+    is the verdict, but what is idle and tells nothing, as far as can be seen, is better left out than held back. A
+    single modality has nothing to be balanced with.
 
     Of a model that has not learned nothing can be told: one that does not credibly explain 5 % of the data that it was
     trained on.
@@ -142,11 +142,20 @@ def _kind(judgements: tuple[Judgement, ...], ahead: tuple[str, ...]) -> tuple[Ki
     if ahead:
         return "starves", ahead
     idle = tuple(one.modality for one in judgements if one.idle == "yes" and one.starved == "no")
-    overfits = tuple(one.modality for one in judgements if one.overfits == "yes" and one.modality not in idle)
+    overfits = tuple(
+        one.modality
+        for one in judgements
+        if one.overfits == "yes" and (one.modality not in idle or _tells_something(one))
+    )
     if overfits or idle:
         return ("overfits", overfits) if overfits else ("idle", idle)
     unclear = tuple(one.modality for one in judgements if {one.overfits, one.idle, one.starved} != {"no"})
     return ("cannot tell", unclear) if unclear else ("balanced", ())
+
+
+def _tells_something(one: Judgement) -> bool:
+    """Whether something, however little, is credibly lost without it."""
+    return one.cost is not None and one.cost.low > 0
 
 
 def _judgement(
