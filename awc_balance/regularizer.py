@@ -76,7 +76,7 @@ class AWCRegularizer(Anchored):
     at which the loss is smallest, is measured on training and on held-out batches (`Calibration`). A modality whose
     slope is credibly lower on held-out data is pulled towards features of no size, L_m = s_m sum_k e_k |theta_k|^2
     with e_k the elasticity of their size by that of a parameter, the harder and the longer the more of its part is
-    noise; the pull eases when its part becomes too small. All others are left alone: where nothing is wrong the run is
+    noise; the pull fades once that is no longer seen. All others are left alone: where nothing is wrong the run is
     bitwise that without the regularizer. What came of it: benchmarks/rule.md.
 
     Args:

@@ -72,10 +72,12 @@ def _mean(values: list[float]) -> str:
 
 
 def _said(name: str, cell: dict[str, Any]) -> str:
-    what = {"plain": "", "published": "", "subset": f" ({', '.join(cell['best_subset'])})"}[name]
+    who: list[str] = []
     if name == "published":
-        what = f" ({cell['published_method'][0]})"
-    return f"{cell[name]['verdict']}{what}"
+        who = cell["published_method"][:1]
+    elif name == "subset":
+        who = cell["best_subset"]
+    return str(cell[name]["verdict"]) + (f" ({', '.join(who)})" if who else "")
 
 
 def _parser() -> argparse.ArgumentParser:

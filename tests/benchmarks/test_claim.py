@@ -75,6 +75,7 @@ def test_judged_by_seed():
     results += [result(RULE, everyone, seed, 99.0 + seed) for seed in (10, 11)]
     results += [result(PLAIN, ["serum"], seed, 90.0 + seed) for seed in (10, 11)]
     assert "subset" not in judged(DIABETES, results, 2)
+    assert "| holds |  |  |  |  |" in markdown({DIABETES.name: judged(DIABETES, results, 2)}, [])
     results += [result(PLAIN, ["body"], seed, 95.0 + seed) for seed in (10, 11)]
     found = judged(DIABETES, results, 2)
     assert found["plain"]["percent"]["mean"] == pytest.approx(-0.905, abs=0.01)
