@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import stdtrit
 
 from awc_balance import AWCRegularizer, ShapleyContribution
 from awc_balance.contributions import intervals
-from awc_balance.contributions.intervals import bootstrap, jackknife, widened
+from awc_balance.contributions.intervals import bootstrap, jackknife, jackknife_margin, widened
 from awc_balance.contributions.profits import MeanProfit, Pearson, Profit, negative_mse
 from tests.models import Concat, build, loader_of
 
@@ -171,3 +172,40 @@ class TestBudget:
         model = build(Concat, modalities=8)
         with pytest.raises(ValueError, match=words):
             ShapleyContribution(model, model.encoders, **options)
+
+
+class TestNeighbours:
+    """Folds that follow one another, of which those of one recording are alike."""
+
+    @staticmethod
+    def margins(draw, folds=24, worlds=400):
+        """Of the mean of fold values, as it is and as if folds were independent; and the error, each `[worlds]`."""
+        generator = torch.Generator().manual_seed(0)
+        values = draw(folds, worlds, generator)
+        without = (values.sum(0) - values) / (folds - 1)
+        classic = stdtrit(folds - 1, 0.975) * ((folds - 1) * without.var(0, correction=0)).sqrt()
+        return jackknife_margin(without), classic, values.mean(0).abs()
+
+    @staticmethod
+    def independent(folds, worlds, generator):
+        return torch.randn(folds, worlds, generator=generator, dtype=torch.float64)
+
+    @staticmethod
+    def recordings(folds, worlds, generator):
+        of_each = torch.randn(folds // 4, worlds, generator=generator, dtype=torch.float64)
+        return of_each.repeat_interleave(4, 0) + 0.3 * torch.randn(folds, worlds, generator=generator).double()
+
+    def test_that_are_independent_change_little(self):
+        margin, classic, error = self.margins(self.independent)
+        assert (margin > 0.999999 * classic).all()
+        assert (margin < 1.000001 * classic).double().mean() > 0.9
+        assert (error <= margin).double().mean() == pytest.approx(0.95, abs=0.03)
+
+    def test_that_are_alike_count_as_one(self):
+        margin, classic, error = self.margins(self.recordings)
+        assert (error <= classic).double().mean() < 0.75
+        assert (error <= margin).double().mean() > 0.88
+
+    def test_too_few_to_put_together_stay_as_they_are(self):
+        margin, classic, _ = self.margins(self.independent, folds=9)
+        torch.testing.assert_close(margin, classic)
