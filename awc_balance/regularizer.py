@@ -350,7 +350,8 @@ class AWCRegularizer(Anchored):
 
     def extra_repr(self) -> str:
         """For `print`."""
-        return f"{', '.join(self._encoders)}, window={self.window}, epoch={self.epoch}, scale={self.scale!r}"
+        of_rule = f"scale={self.scale!r}" if self.rule == "paper" else f"rule={self.rule!r}"
+        return f"{', '.join(self._encoders)}, window={self.window}, epoch={self.epoch}, {of_rule}"
 
     def _first(self, loader: Iterable[Any]) -> Iterable[Any]:
         """What is measured on: the loader, or so many of its batches, read without moving its random state."""

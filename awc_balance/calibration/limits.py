@@ -5,6 +5,10 @@ NEGLIGIBLE = 0.05
 with noise as large as what is explained, it is 5 % of the squared error, 2.5 % of its root. A modality without which
 less is lost is idle; a part that is smaller cannot overfit; a model that explains less has not learned."""
 
+SAFE = 0.15
+"""By no more than this share may the error that is left grow without what is called idle: where a model explains nearly
+all, 5 % of that is many times the error."""
+
 TOLERATED = 0.1
 """A part may be too large by so much: a tenth of what it says being noise is usual in models that are trained well."""
 

@@ -111,7 +111,11 @@ class CalibrationRule:
         """
         training = self._calibration.evaluate(loader, costs=False)
         held_out = self._others(costs=False)
-        return Decision(next_strengths(before, training, held_out), training, held_out)
+        strengths = next_strengths(before, training, held_out)
+        _, encoders, _ = self._user
+        trained = {m for m, encoder in encoders.items() if any(p.requires_grad for p in encoder.parameters())}
+        strengths = {m: strength if m in trained else 0.0 for m, strength in strengths.items()}
+        return Decision(strengths, training, held_out)
 
     def pull(self, diagonal: Mapping[str, Mapping[str, Tensor]], loader: Iterable[Any]) -> dict[str, dict[str, Tensor]]:
         """What the strengths are of: the weight of the pull of every parameter; see `pull_to_zero`.

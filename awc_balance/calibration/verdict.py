@@ -11,6 +11,7 @@ from awc_balance.calibration.limits import (
     LEAST_BORNE_OUT,
     NEGLIGIBLE,
     RIVAL,
+    SAFE,
     TOLERATED,
     UNUSED,
     WELL_BORNE_OUT,
@@ -26,10 +27,11 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | No
     *x overfits* if its slope on held-out data is credibly below that on training data, and by more than 0.1. Parts of
     less than 5 % of the prediction's size do not matter, nor does any where less than 5 % of the loss is left. Where
     less than half of the whole prediction is borne out and no modality stands out, who overfits cannot be told. *x is
-    idle* if without it credibly less than 5 % is lost of what the model explains, a new head making the best of all
-    other features. *b is starved* if the features of b predict credibly more than a tenth of the error that is left;
-    or if a model trained on b alone explains credibly more than b's features do here, and more than all others: then
-    the largest other part is the one that *starves*; a small part that should credibly be larger leaves it open.
+    idle* if without it credibly less than 5 % is lost of what the model explains, and the error grows by less than
+    15 %, a new head making the best of all other features. *b is starved* if the features of b predict credibly more
+    than a tenth of the error that is left; or if a model trained on b alone explains credibly more than b's features do
+    here, and more than all others: then the largest other part is the one that *starves*; a small part that should
+    credibly be larger leaves it open.
     *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
     is the verdict, but what is idle and tells nothing, as far as can be seen, is better left out than held back. A
     single modality has nothing to be balanced with.
@@ -177,7 +179,7 @@ def _judgement(
         overfits="no" if nothing else _overfits(above, whole),
         cost=cost,
         lost=lost,
-        idle="no" if single else _below(lost, NEGLIGIBLE),
+        idle="no" if single else _both(_below(lost, NEGLIGIBLE), _below(cost, SAFE)),
         unused=unused,
         alone=None if apart is None else apart.value,
         joint=joint,
@@ -237,13 +239,18 @@ def _below(estimate: Estimate | None, limit: float) -> Answer:
     return "yes" if estimate.high < limit else "no" if estimate.low >= limit else "unclear"
 
 
+def _both(one: Answer, other: Answer) -> Answer:
+    return one if one == other else "no" if "no" in (one, other) else "unclear"
+
+
 def _droppable(slopes: Slopes) -> tuple[frozenset[str], ...]:
     """The largest of the sets without which little is lost."""
     total = _all_lost(slopes)
     if total is None or total.low <= 0 or len(slopes) == 1:
         return ()
     sets = [*(frozenset([modality]) for modality in slopes.costs), *slopes.joint_costs]
-    fine = [some for some in sets if len(some) < len(slopes) and _cost_high(slopes, some) < NEGLIGIBLE * total.value]
+    limit = min(NEGLIGIBLE * total.value, SAFE)
+    fine = [some for some in sets if len(some) < len(slopes) and _cost_high(slopes, some) < limit]
     return tuple(some for some in fine if not any(some < other for other in fine))
 
 

@@ -150,6 +150,20 @@ def test_leaves_random_state_and_the_model_alone():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_frozen_encoders_have_no_strength():
+    model = Two()
+    train(model, TRAIN, epochs=20)
+    model.encoders["noise"].requires_grad_(False)
+    awc = rule_of(model, batches=None)
+    awc.start_epoch(TRAIN)
+    assert awc.history[-1]["slopes"]["held_out"]["noise"] < 0.9
+    assert awc.alphas["noise"] == 0
+
+
+def test_says_its_rule():
+    assert "rule='calibration'" in repr(rule_of(Two()))
+
+
 def test_ends_with_the_window():
     model = Two()
     awc = rule_of(model, window=12, batches=None)
