@@ -573,7 +573,7 @@ class TestSavedStates:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            ({"_extra_state": {"epoch": 7}}, "_extra_state: should hold epoch, contributions"),
+            ({"_extra_state": {"epoch": 7}}, "_extra_state: should hold rule, epoch, contributions"),
             ({"_extra_state": None}, "_extra_state: should hold"),
             ({"anchor/m0/0/bias": torch.full((4,), float("nan"))}, "anchor/m0/0/bias: not finite"),
             ({"anchor/m0/0/bias": [1.0]}, "anchor/m0/0/bias: list in place of a tensor"),

@@ -16,7 +16,7 @@ from awc_balance.encoders import Encoders
 from awc_balance.processes import Processes
 
 Source: TypeAlias = Callable[[Iterable[Any]], Mapping[str, float]]
-Given: TypeAlias = "str | ShapleyContribution | Source | Mapping[str, float]"
+Given: TypeAlias = str | ShapleyContribution | Source | Mapping[str, float]
 
 
 class ContributionSource:
