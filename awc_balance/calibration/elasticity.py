@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.batches import Step, check_prediction, default_step, device_of, predict, to_device
-from awc_balance.contributions.features import Feature, Features
+from awc_balance.contributions.features import Feature, Features, numbers_of
 from awc_balance.encoders import parameters_by_modality
-from awc_balance.nested import copied, leaves_of
+from awc_balance.nested import copied
 from awc_balance.preserve import measuring
 
 Elasticities: TypeAlias = dict[str, dict[str, Tensor]]
@@ -52,8 +52,7 @@ def elasticities(model: nn.Module, encoders: Mapping[str, nn.Module], step: Step
 
 def _spread(feature: Feature, samples: int) -> Tensor:
     """The sum of squares of a feature's numbers about their mean over the samples."""
-    leaves = [x for x in leaves_of(feature) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
-    away = [x - x.mean(0) if x.dim() and len(x) == samples else x for x in leaves]
+    away = [x - x.mean(0) if x.dim() and len(x) == samples else x for x in numbers_of(feature)]
     return torch.stack([x.abs().double().square().sum() for x in away]).sum()
 
 

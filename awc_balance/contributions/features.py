@@ -149,6 +149,11 @@ def _is_numeric(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def numbers_of(feature: Feature) -> list[Tensor]:
+    """The tensors of real or complex numbers in a feature; masks and indices are left out."""
+    return [leaf for leaf in leaves_of(feature) if isinstance(leaf, Tensor) and _is_numeric(leaf)]
+
+
 def pooled(feature: Feature, samples: int) -> Tensor:
     """The numbers of a feature as one row per sample, `[samples, width]`, differentiable.
 
@@ -159,8 +164,7 @@ def pooled(feature: Feature, samples: int) -> Tensor:
     Raises:
         TypeError: If nothing is left.
     """
-    numbers = [x for x in leaves_of(feature) if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())]
-    rows = [_row(leaf) for leaf in numbers if leaf.dim() and len(leaf) == samples]
+    rows = [_row(leaf) for leaf in numbers_of(feature) if leaf.dim() and len(leaf) == samples]
     if not rows:
         raise TypeError(
             f"A feature should hold numbers for each of the {samples} samples, [batch, ...]. Found none. "
