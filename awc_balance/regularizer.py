@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from awc_balance.anchors import Anchored, check_parameters
 from awc_balance.batches import Progress, Step, device_of, iterate
-from awc_balance.calibration.judgement import Verdict
+from awc_balance.calibration.judgement import Alone, Verdict
 from awc_balance.calibration.rule import CalibrationRule
-from awc_balance.calibration.slopes import Slopes
 from awc_balance.checks import check_callable, check_choice, check_count
 from awc_balance.contributions.source import ContributionSource, Given
 from awc_balance.diagonals import check_diagonal
@@ -295,15 +294,15 @@ class AWCRegularizer(Anchored):
         """
         add_penalty_gradient_(self._parts())
 
-    def verdict(self, loader: Iterable[Any], *, alone: Mapping[str, Slopes] | None = None) -> Verdict:
+    def verdict(self, loader: Iterable[Any], *, alone: Mapping[str, Alone] | None = None) -> Verdict:
         """At the end of a training with rule="calibration": balanced, or who is idle, overfits or starves the others.
 
         Measures the model on all training batches and all held-out batches; `print` it to read it.
 
         Args:
             loader: The training batches.
-            alone: What models that were trained on one modality alone make of the held-out batches; see
-                `awc_balance.calibration.verdict`.
+            alone: For some modalities what they tell when they are learned alone:
+                `train_alone(model, encoders, loader, held_out)` of `awc_balance.calibration`.
 
         Raises:
             RuntimeError: If the rule is another one, or an encoder does not run.

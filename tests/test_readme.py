@@ -39,7 +39,7 @@ def blocks(language):
 def test_python_blocks_run_one_after_the_other(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    data = [({"rgb": torch.randn(4), "wifi": torch.randn(6)}, torch.randn(2, 3)) for _ in range(24)]
+    data = [({"rgb": torch.randn(4), "wifi": torch.randn(6)}, torch.randn(2, 3)) for _ in range(48)]
     model = Model()
     loader = torch.utils.data.DataLoader(data, 8, shuffle=True)
     names = {

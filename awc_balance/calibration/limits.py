@@ -15,6 +15,9 @@ TOLERATED = 0.1
 UNUSED = 0.1
 """A modality is not made use of if its features predict more than this share of the error that is left."""
 
+LEARNABLE = 0.05
+"""Nor if features that are learned on it alone lower the error that is left by more than this share."""
+
 WELL_BORNE_OUT = 0.8
 """Where this share of the whole prediction is borne out, no modality overfits whose own slope is not known well."""
 

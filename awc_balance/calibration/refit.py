@@ -145,9 +145,8 @@ class _Refitted:
         costs = {frozenset([m]): self._cost(frozenset([m]), best) for m in self._modalities}
         for some in _subsets([m for m in self._modalities if costs[frozenset([m])][0] < SMALL]):
             costs[some] = self._cost(some, best)
-        for some in [every, *(every - {m} for m in self._modalities)]:  # of all, and of all but one
-            if some and some not in costs:
-                costs[some] = self._cost(some, best)
+        if every not in costs:
+            costs[every] = self._cost(every, best)
         plain = self._squares(whole, frozenset())
         unused = {}
         for m in self._modalities:

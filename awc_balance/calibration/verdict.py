@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from awc_balance.calibration.excess import Excess, excess
-from awc_balance.calibration.judgement import Answer, Estimate, Judgement, Kind, Verdict
+from awc_balance.calibration.judgement import Alone, Answer, Estimate, Judgement, Kind, Verdict
 from awc_balance.calibration.limits import (
+    LEARNABLE,
     LEAST_BORNE_OUT,
     NEGLIGIBLE,
     RIVAL,
@@ -16,12 +17,11 @@ from awc_balance.calibration.limits import (
     UNUSED,
     WELL_BORNE_OUT,
 )
-from awc_balance.calibration.refit import LEAST_SAMPLES
 from awc_balance.calibration.slopes import Interval, Slopes
 from awc_balance.checks import check_by_modality
 
 
-def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | None = None) -> Verdict:
+def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Alone] | None = None) -> Verdict:
     """Judge the balance of a trained model's modalities; every answer is read off a 95 % interval.
 
     *x overfits* if its slope on held-out data is credibly below that on training data, and by more than 0.1. Parts of
@@ -29,9 +29,9 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | No
     less than half of the whole prediction is borne out and no modality stands out, who overfits cannot be told. *x is
     idle* if without it credibly less than 5 % is lost of what the model explains, and the error grows by less than
     15 %, a new head making the best of all other features. *b is starved* if the features of b predict credibly more
-    than a tenth of the error that is left; or if a model trained on b alone explains credibly more than b's features do
-    here, and more than all others: then the largest other part is the one that *starves*; a small part that should
-    credibly be larger leaves it open.
+    than a tenth of the error that is left; or if features that were learned on b alone lower that error by credibly
+    more than 5 %, beside all features here: then the largest other part is the one that *starves*. A small part that
+    should credibly be larger leaves it open, unless b was also tried alone.
     *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
     is the verdict, but what is idle and tells nothing, as far as can be seen, is better left out than held back. A
     single modality has nothing to be balanced with.
@@ -45,12 +45,12 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | No
     Args:
         training: `Calibration.evaluate` on data that the model was trained on; `costs=False` will do.
         held_out: On data that it was not trained on, with costs.
-        alone: For some modalities the same of models that were trained on one of them alone, on the same held-out
-            data: `{"b": Calibration(model_b, {"b": model_b.encoder}).evaluate(held_out)}`.
+        alone: For some modalities what they tell when they are learned alone: what `train_alone` gives, or
+            `measure_alone`.
 
     Raises:
         TypeError: If an argument is of another kind.
-        ValueError: If modalities differ, or slopes in `alone` are of several modalities or without costs.
+        ValueError: If modalities differ.
 
     Example:
         >>> def slopes(value, cost=(), **more):
@@ -89,12 +89,11 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Slopes] | No
         learned=learned,
         explained_in_training=_explained_as_is(training),
         explained=_explained_as_is(held_out),
-        refitted=_explained(_all_lost(held_out)),
         droppable=_droppable(held_out) if learned else (),
     )
 
 
-def _check_alone(alone: Mapping[str, Slopes] | None, modalities: Slopes) -> Mapping[str, Slopes]:
+def _check_alone(alone: Mapping[str, Alone] | None, modalities: Slopes) -> Mapping[str, Alone]:
     if alone is None:
         return {}
     if not isinstance(alone, Mapping):
@@ -105,22 +104,11 @@ def _check_alone(alone: Mapping[str, Slopes] | None, modalities: Slopes) -> Mapp
             f"`alone` should name modalities of the model: {', '.join(modalities)}. Got "
             f"{', '.join(map(str, unknown))}. Name some of them."
         )
-    for modality, slopes in alone.items():
-        remedy = f"Pass Calibration(model, {{{modality!r}: model.encoder}}).evaluate(held_out)."
-        if not isinstance(slopes, Slopes):
+    for modality, one in alone.items():
+        if not isinstance(one, Alone):
             raise TypeError(
-                f"`alone` should hold Slopes of models of one modality. Got {type(slopes).__name__} for "
-                f"`{modality}`. {remedy}"
-            )
-        if list(slopes) != [modality]:
-            raise ValueError(
-                f"`alone` should hold Slopes of models of one modality. Got those of {', '.join(slopes)} for "
-                f"`{modality}`. {remedy}"
-            )
-        if _all_lost(slopes) is None:
-            raise ValueError(
-                f"`alone` should hold Slopes with costs. Got none for `{modality}`. {remedy} It takes "
-                f"{LEAST_SAMPLES} samples or more."
+                f"`alone` should hold what train_alone or measure_alone gives. Got {type(one).__name__} for "
+                f"`{modality}`. Pass alone=train_alone(model, encoders, training, held_out)."
             )
     return alone
 
@@ -161,16 +149,12 @@ def _tells_something(one: Judgement) -> bool:
 
 
 def _judgement(
-    modality: str, held_out: Slopes, above: Excess, alone: Slopes | None, *, whole: Answer | None
+    modality: str, held_out: Slopes, above: Excess, alone: Alone | None, *, whole: Answer | None
 ) -> Judgement:
     nothing = len(held_out) == 1 or held_out.shares[modality] < NEGLIGIBLE or _all_but_perfect(held_out)
     single, total = len(held_out) == 1, _all_lost(held_out)
     cost, unused = _cost(held_out, frozenset([modality])), _unused(held_out, modality)
     lost = None if cost is None or total is None or total.low <= 0 else Estimate(*(x / total.value for x in cost))
-    others = None if cost is None else _rest_explained(cost, total)
-    own = Estimate(0.0, 0.0, 0.0) if single else _cost(held_out, frozenset(held_out) - {modality})
-    joint = None if own is None else _rest_explained(own, total)
-    apart = None if alone is None else _explained_interval(_all_lost(alone))
     return Judgement(
         modality=modality,
         share=held_out.shares[modality],
@@ -181,9 +165,8 @@ def _judgement(
         lost=lost,
         idle="no" if single else _both(_below(lost, NEGLIGIBLE), _below(cost, SAFE)),
         unused=unused,
-        alone=None if apart is None else apart.value,
-        joint=joint,
-        starved="no" if single else _starved(unused, apart, joint, others, too_small=_too_small(held_out, modality)),
+        alone=alone,
+        starved="no" if single else _starved(unused, alone, too_small=_too_small(held_out, modality)),
     )
 
 
@@ -218,19 +201,13 @@ def _too_small(held_out: Slopes, modality: str) -> bool:
     return small and held_out.intervals is not None and held_out.intervals[modality][0] > 1 + TOLERATED
 
 
-def _starved(
-    unused: Estimate | None, alone: Estimate | None, joint: float | None, others: float | None, *, too_small: bool
-) -> Answer:
-    if alone is not None and joint is not None and others is not None:
-        if alone.low > max(joint, others):
-            return "yes"
-        if alone.low <= joint:
-            return "no"
-    if unused is None:
-        return "unclear"
-    if unused.low > UNUSED:
+def _starved(unused: Estimate | None, alone: Alone | None, *, too_small: bool) -> Answer:
+    if unused is not None and unused.low > UNUSED:
         return "yes"
-    return "no" if unused.high <= UNUSED and not too_small else "unclear"
+    if alone is not None and alone.added.low > LEARNABLE:
+        return "yes"
+    in_doubt = too_small if alone is None else alone.added.high > LEARNABLE
+    return "no" if unused is not None and unused.high <= UNUSED and not in_doubt else "unclear"
 
 
 def _below(estimate: Estimate | None, limit: float) -> Answer:
@@ -287,18 +264,3 @@ def _explained_as_is(slopes: Slopes) -> Estimate | None:
     if slopes.explained is None or slopes.explained_interval is None:
         return None
     return _estimate(slopes.explained, slopes.explained_interval)
-
-
-def _explained(lost: Estimate | None) -> float | None:
-    """The share of the variance that is explained, from the growth of the error without all that explains it."""
-    return None if lost is None else 1 - 1 / (1 + lost.value)
-
-
-def _explained_interval(lost: Estimate | None) -> Estimate | None:
-    """The same with its ends; an error that would halve without all that explains it is as bad as can be told."""
-    return None if lost is None else Estimate(*(1 - 1 / max(1 + x, 0.5) for x in lost))
-
-
-def _rest_explained(cost: Estimate, total: Estimate | None) -> float | None:
-    """What is explained when something is left out."""
-    return None if total is None else 1 - (1 + cost.value) / (1 + total.value)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from awc_balance.calibration.limits import LEAST_BORNE_OUT, NEGLIGIBLE
+from awc_balance.calibration.limits import LEARNABLE, LEAST_BORNE_OUT, NEGLIGIBLE
 from awc_balance.wording import interval, listed, number, percent, percents
 
 if TYPE_CHECKING:
     from awc_balance.calibration.judgement import Estimate, Judgement, Verdict
 
+_TRY_ALONE = "try what it tells when it is learned alone, by `train_alone` (`diagnose --alone`)"
 _UNKNOWN = "cannot tell from this much data"
 _LITTLE = f"less than {percent(NEGLIGIBLE)} of what the model explains"
 
@@ -94,10 +95,10 @@ def _droppable(verdict: Verdict) -> str:
 def _starved(verdict: Verdict) -> list[str]:
     found = []
     for one in verdict.named("starved"):
-        if one.alone is not None and one.joint is not None and one.alone > one.joint:
+        if one.alone is not None and one.alone.added.low > LEARNABLE:
             reason = (
-                f"a model trained on it alone explains {percent(one.alone)} of the variance, a new head on its "
-                f"features in this model {percent(one.joint)}, all features together {percent(verdict.refitted or 0.0)}"
+                f"features that were learned on it alone lower the error that is left by {_share(one.alone.added)}, "
+                "beside all that are here"
             )
         else:
             reason = f"its features predict {_share(one.unused)} of the error that is left"
@@ -130,14 +131,18 @@ def _idle(verdict: Verdict) -> list[str]:
     unknown = [one.modality for one in idle if one.alone is None]
     if unknown:
         found.append(
-            f"Whether {listed(unknown, 'or')} could tell more in another training, one run cannot say: train on it "
-            f"alone, and pass alone={{{unknown[0]!r}: slopes}} to `verdict`."
+            f"Whether {listed(unknown, 'or')} could tell more in another training, one run cannot say: {_TRY_ALONE}."
         )
     return found
 
 
 def _apart(one: Judgement) -> str:
-    return "" if one.alone is None else f" Trained on alone, it explains {percent(one.alone)} of the variance."
+    if one.alone is None:
+        return ""
+    return (
+        f" Learned alone, it explains {_share(one.alone.explained)} of the variance, and lowers the error that "
+        f"is left by {_share(one.alone.added)}."
+    )
 
 
 def _unclear(one: Judgement) -> str:
@@ -154,7 +159,7 @@ def _unclear(one: Judgement) -> str:
         )
     remedy = "Measure on more held-out data"
     if one.starved == "unclear":
-        remedy += f", or train on {one.modality} alone, and pass alone={{{one.modality!r}: slopes}} to `verdict`"
+        remedy += f", or {_TRY_ALONE}"
     return f"Whether {one.modality} {listed(parts, 'or')}: {_UNKNOWN}. {remedy}."
 
 

@@ -66,6 +66,15 @@ class Features:
                     stack.enter_context(_replaced(module, modality, self._outputs[module], take))
             yield
 
+    @contextmanager
+    def only(self, coalition: Collection[str]) -> Iterator[None]:
+        """Let encoders outside the coalition put out zeros, whatever they are given; all others run as they are."""
+        with ExitStack() as stack:
+            for modality, modules in self._modules.items():
+                for module in modules if modality not in coalition else []:
+                    stack.callback(module.register_forward_hook(lambda _, __, output: zeroed(output)).remove)
+            yield
+
     def of(self, coalition: Collection[str]) -> dict[str, Feature]:
         """The feature by modality, zeroed outside the coalition; a tuple where an encoder ran more than once."""
         features = {}

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from traceback import walk_tb
 from typing import Any, NamedTuple, TypeVar
 
-from awc_balance.calibration import Calibration, Slopes, Verdict, verdict
+from torch import nn
+
+from awc_balance.batches import Step
+from awc_balance.calibration import Alone, Calibration, Slopes, Verdict, train_alone, verdict
 from awc_balance.calibration.rule import loss_of
 from awc_balance.contributions import Contributions, ShapleyContribution
 from awc_balance.contributions.profits import PROFITS
@@ -41,8 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Measures(NamedTuple):
-    """What measures the model, and what was loaded into it."""
+    """The model, what measures it, and what was loaded into it."""
 
+    model: nn.Module
+    encoders: dict[str, nn.Module]
+    step: Step | None
     contribution: ShapleyContribution
     calibration: Calibration | None
     """None for more modalities than it takes."""
@@ -54,7 +60,7 @@ def _diagnose(options: argparse.Namespace) -> None:
     evaluate = measures.contribution.evaluate
     contributions = _evaluate(evaluate, "--data", options.data)
     held_out = None if options.held_out is None else _evaluate(evaluate, "--held-out", options.held_out)
-    judged, lines = _verdict(measures.calibration, options), [UNJUDGED]
+    judged, lines = _verdict(measures, options), [UNJUDGED]
     if judged is not None:
         lines = judged.sentences()
     elif held_out is not None:
@@ -81,8 +87,9 @@ def _diagnose(options: argparse.Namespace) -> None:
     sys.stdout.write(f"\nreport: {written}\n")
 
 
-def _verdict(calibration: Calibration | None, options: argparse.Namespace) -> Verdict | None:
+def _verdict(measures: _Measures, options: argparse.Namespace) -> Verdict | None:
     """On training and held-out data; None where one of them is missing, or there are too many modalities."""
+    calibration = measures.calibration
     if calibration is None or options.held_out is None:
         return None
 
@@ -90,7 +97,22 @@ def _verdict(calibration: Calibration | None, options: argparse.Namespace) -> Ve
         return calibration.evaluate(batches, costs=False)
 
     training = _evaluate(on_training_data, "--data", options.data)
-    return verdict(training, _evaluate(calibration.evaluate, "--held-out", options.held_out))
+    held_out = _evaluate(calibration.evaluate, "--held-out", options.held_out)
+    return verdict(training, held_out, None if options.alone is None else _alone(measures, options))
+
+
+def _alone(measures: _Measures, options: argparse.Namespace) -> dict[str, Alone]:
+    """What every modality tells when it is learned alone."""
+
+    def learned(batches: Iterable[Any]) -> dict[str, Alone]:
+        return train_alone(
+            *(measures.model, measures.encoders, load_batches("--data", options.data), batches),
+            loss=loss_of(options.profit),
+            epochs=options.alone,
+            step=measures.step,
+        )
+
+    return _evaluate(learned, "--held-out", options.held_out)
 
 
 def _evaluate(measure: Callable[[Iterable[Any]], T], option: str, address: str) -> T:
@@ -107,6 +129,11 @@ def _evaluate(measure: Callable[[Iterable[Any]], T], option: str, address: str) 
 
 
 def _measures(options: argparse.Namespace) -> _Measures:
+    if options.alone is not None and (options.alone < 1 or options.held_out is None):
+        raise UsageError(
+            "`--alone` should be a number of epochs, 1 or more, together with --held-out. Got "
+            f"{options.alone}{'' if options.held_out else ' and no held-out data'}. Pass both, as in --alone 50."
+        )
     model, given = load_model("--model", options.model)
     checkpoint = "no checkpoint was loaded: the model is as its function built it"
     if options.checkpoint is not None:
@@ -122,6 +149,7 @@ def _measures(options: argparse.Namespace) -> _Measures:
     few = len(encoders) <= MAX_MODALITIES
     try:
         return _Measures(
+            *(model, encoders, step),
             ShapleyContribution(model, encoders, profit, step=step, budget=options.budget),
             Calibration(model, encoders, loss_of(profit), step=step) if few else None,
             checkpoint,
@@ -159,6 +187,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, help="package.module:function that builds the model, or (model, encoders)")
     add("--data", required=True, help="package.module:loader, or a function that returns one")
     add("--held-out", help="the same for data the model was not trained on; --data are then its training data")
+    add(
+        "--alone",
+        type=int,
+        metavar="EPOCHS",
+        help="also train a copy on each modality alone for so many epochs, which shows whether one is starved",
+    )
     add("--checkpoint", help="file with the trained parameters; without it the model is taken as it is built")
     add("--key", help="where in the checkpoint they are, as in ema.model; only needed if more than one place fits")
     add("--trust-checkpoint", action="store_true", help="let the file run code while it is read, as pickles do")

@@ -1,4 +1,7 @@
-"""How often verdicts on sets with a known answer are right: `python -m tests.diagnose.confusion regression 10`."""
+"""How often verdicts on sets with a known answer are right: `python -m tests.diagnose.confusion regression 10`.
+
+With `alone` as a third argument every modality is also trained alone.
+"""
 
 import sys
 from collections import Counter, defaultdict
@@ -6,6 +9,7 @@ from collections import Counter, defaultdict
 import torch
 
 from awc_balance import Calibration
+from awc_balance.calibration import train_alone
 from awc_balance.diagnose import verdict
 from tests.diagnose import mixed, sets
 
@@ -17,21 +21,23 @@ FAMILIES = {
 }
 
 
-def judged(family, name, seed):
+def judged(family, name, seed, *, alone=False):
     """The verdict on a model that is trained on a set."""
     model, training, held_out = family(name, seed)
     calibration = Calibration(model, model.encoders)
-    return verdict(calibration.evaluate(training, costs=False), calibration.evaluate(held_out))
+    on_training, on_held_out = calibration.evaluate(training, costs=False), calibration.evaluate(held_out)
+    known = train_alone(model, model.encoders, training, held_out) if alone and on_held_out.costs else None
+    return verdict(on_training, on_held_out, known)
 
 
-def main(family, seeds):
+def main(family, seeds, *, alone):
     """Print every verdict, then the table."""
     torch.set_num_threads(1)
     make, right = FAMILIES[family]
     table = defaultdict(Counter)
     for seed in range(seeds):
         for name, answers in right.items():
-            found = judged(make, name, seed)
+            found = judged(make, name, seed, alone=alone)
             fits = (found.kind, set(found.modalities)) in answers
             said = f"{found.kind}: {', '.join(sorted(found.modalities))}"
             table[name][
@@ -43,4 +49,4 @@ def main(family, seeds):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), alone="alone" in sys.argv[3:])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from awc_balance import Calibration, ShapleyContribution
-from awc_balance.diagnose import verdict
+from awc_balance.diagnose import train_alone, verdict
 from awc_balance.diagnose.checkpoint import load_checkpoint
 from awc_balance.diagnose.command import main
 from awc_balance.diagnose.objects import UsageError, find_encoders
@@ -106,6 +106,18 @@ def test_with_held_out_data_the_verdict_comes_first(project, capsys):
     assert all(sentence in out and sentence in page for sentence in judged.sentences())
 
 
+def test_modalities_are_learned_alone_where_that_is_asked_for(project, capsys):
+    call = ["--model", "my_project:ready", "--data", "my_project:loader", "--held-out", "my_project:held_out"]
+    assert main(["diagnose", *call, "--encoders", "rgb,wifi", "--alone", "2"]) == 0
+    model, held_out = project.ready, project.held_out()
+    encoders = {"rgb": model.rgb, "wifi": model.wifi}
+    calibration = Calibration(model, encoders)
+    alone = train_alone(model, encoders, project.loader(), held_out, epochs=2)
+    judged = verdict(calibration.evaluate(project.loader(), costs=False), calibration.evaluate(held_out), alone)
+    out = capsys.readouterr().out
+    assert all(sentence in out for sentence in judged.sentences())
+
+
 def test_without_held_out_data_there_is_no_verdict(project, capsys):
     assert diagnose("--encoders", "rgb,wifi") == 0
     assert "Verdict: none. Whether a modality is idle, overfits or is starved takes" in capsys.readouterr().out
@@ -161,6 +173,8 @@ def test_other_calls(project, capsys, arguments, shown):
         ({"data": "my_project:named_batches"}, "`--data` could not be measured. A batch should be a pair"),
         ({"data": "my_project:named_batches"}, "On the command line that is --step package.module:step."),
         ({"held-out": "my_project:empty"}, "`--held-out` could not be measured. `loader` should yield"),
+        ({"alone": "5"}, "`--alone` should be a number of epochs, 1 or more, together with --held-out. Got 5 and no"),
+        ({"alone": "0", "held-out": "my_project:held_out"}, "`--alone` should be a number of epochs, 1 or more"),
         ({"out": "/dev/null/report.html"}, "`--out` should be a file that can be written"),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from awc_balance import AWCRegularizer, Calibration
-from awc_balance.calibration import Slopes
+from awc_balance.calibration import Alone, Estimate, Slopes
 from awc_balance.diagnose import verdict
 from tests.diagnose import mixed, sets
 from tests.diagnose.confusion import judged
@@ -122,22 +122,39 @@ def test_starved_is_a_modality_that_could_tell_more_beside_a_larger_one_that_cou
         assert verdict(slopes(), slopes(shares=shares, unused=unused)).kind == "cannot tell"
 
 
-def alone(explained, half=0.01):
-    """Of a model of `b` alone that explains this share of the variance."""
-    cost = {"b": 1 / (1 - explained) - 1}
-    return {"b": slopes({"b": 1.0}, costs=cost, joint={frozenset("b"): cost["b"]}, unused={"b": 0.0}, cost_half=half)}
+def alone(added, half=0.01):
+    """Features that were learned on `b` alone, which lower the error by this share."""
+    return {"b": Alone(Estimate(0.8, 0.79, 0.81), Estimate(added, added - half, added + half))}
 
 
-def test_a_model_of_one_modality_alone_shows_what_a_joint_one_did_not_learn():
-    held_out = slopes(costs={"a": 0.95, "b": 0.0})  # a explains half of the variance, b 2.5 %
+def test_features_that_were_learned_alone_show_what_a_joint_model_did_not_learn():
+    held_out = slopes(costs={"a": 0.95, "b": 0.0})
     assert verdict(slopes(), held_out).kind == "idle"
-    assert "train on it alone" in str(verdict(slopes(), held_out))
-    found = verdict(slopes(), held_out, alone(0.8))
+    assert "train_alone" in str(verdict(slopes(), held_out))
+    found = verdict(slopes(), held_out, alone(0.3))
     assert (found.kind, found.modalities) == ("starves", ("a",))
-    assert "trained on it alone explains 80 %" in str(found)
+    assert "learned on it alone lower the error that is left by 30 % [29, 31]" in str(found)
     found = verdict(slopes(), held_out, alone(0.02))
     assert found.kind == "idle"
-    assert "train on it alone" not in str(found)
+    assert "train_alone" not in str(found)
+    assert "Learned alone, it explains 80 % [79, 81] of the variance" in str(found)
+    assert verdict(slopes(), held_out, alone(0.05)).kind == "cannot tell"
+
+
+def test_a_small_part_that_should_be_larger_is_settled_by_learning_it_alone():
+    held_out = slopes({"a": 1.0, "b": 1.5}, costs={"a": 0.9, "b": 0.0}, shares={"a": 0.9, "b": 0.1})
+    assert [verdict(slopes(), held_out, known).kind for known in (None, alone(0.0), alone(0.2))] == [
+        "cannot tell",
+        "idle",
+        "starves",
+    ]
+
+
+def test_learning_alone_takes_back_nothing_that_features_of_the_model_tell():
+    held_out = slopes(shares={"a": 0.8, "b": 0.2}, unused={"a": 0.0, "b": 0.3})
+    assert verdict(slopes(), held_out, alone(0.0)).kind == "starves"
+    unknown = slopes(shares={"a": 0.8, "b": 0.2}, unused={"a": 0.0, "b": 0.1})
+    assert answers(verdict(slopes(), unknown, alone(0.0)), "starved")["b"] == "unclear"
 
 
 def test_a_small_part_that_should_be_larger_is_not_called_idle():
@@ -145,7 +162,7 @@ def test_a_small_part_that_should_be_larger_is_not_called_idle():
     assert verdict(slopes(), slopes({"a": 1.0, "b": 1.1}, **held_out)).kind == "idle"
     found = verdict(slopes(), slopes({"a": 1.0, "b": 1.5}, **held_out))
     assert (found.kind, found.modalities) == ("cannot tell", ("b",))
-    assert "train on b alone" in str(found)
+    assert "train_alone" in str(found)
 
 
 def test_starving_comes_first_then_overfitting_then_idleness():
@@ -258,9 +275,7 @@ def test_the_same_data_twice_never_show_overfitting_by_a_modality(held_out):
         ((slopes(), slopes({"a": 1.0, "c": 1.0})), ValueError, "exactly the modalities a, b"),
         ((slopes(), slopes(), 0.5), TypeError, "`alone` should be a mapping by modality. Got float"),
         ((slopes(), slopes(), {"nope": slopes()}), ValueError, "modalities of the model: a, b. Got nope."),
-        ((slopes(), slopes(), {"b": slopes()}), ValueError, "models of one modality. Got those of a, b for `b`"),
-        ((slopes(), slopes(), {"b": 0.5}), TypeError, "should hold Slopes of models of one modality. Got float"),
-        ((slopes(), slopes(), {"b": slopes({"b": 1.0}, costs={}, joint={})}), ValueError, "with costs. Got none"),
+        ((slopes(), slopes(), {"b": slopes()}), TypeError, "what train_alone or measure_alone gives. Got Slopes"),
     ],
 )
 def test_bad_input_is_refused(arguments, error, match):

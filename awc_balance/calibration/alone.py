@@ -1,0 +1,256 @@
+"""What features tell that were learned on one modality alone: `train_alone`, and `measure_alone` of trained ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate, predict
+from awc_balance.calibration.calibration import Calibration, CalibrationLoss
+from awc_balance.calibration.judgement import Alone, fallen
+from awc_balance.calibration.refit import LEAST_SAMPLES, MOST_NUMBERS
+from awc_balance.checks import check_callable, check_choice, check_count
+from awc_balance.contributions.features import Features
+from awc_balance.encoders import Encoders, check_encoders, check_model
+from awc_balance.preserve import RandomState, uncompiled
+from awc_balance.sharded import refuse_sharded
+
+OptimizerOf: TypeAlias = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+"""Makes an optimizer of parameters."""
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "squared": F.mse_loss,
+    "cross_entropy": F.cross_entropy,
+    "binary_cross_entropy": F.binary_cross_entropy_with_logits,
+}
+
+
+def train_alone(
+    model: nn.Module,
+    encoders: Encoders,
+    training: Iterable[Any],
+    held_out: Iterable[Any],
+    *,
+    modalities: Iterable[str] | None = None,
+    criterion: Callable[[Any, Any], Tensor] | None = None,
+    loss: CalibrationLoss = "auto",
+    epochs: int = 50,
+    optimizer: OptimizerOf = torch.optim.Adam,
+    step: Step | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Alone]:
+    """Train a copy of the model on each modality alone, and measure what that would add: for `verdict(..., alone=...)`.
+
+    A modality that is learned slowly while another carries the prediction is starved: it could tell more than it was
+    made to tell (Peng et al., "Balanced Multimodal Learning via On-the-fly Gradient Modulation", CVPR 2022). In the
+    trained model it may look like noise. So it is trained once without the others, whose features are zeros meanwhile,
+    as where they are absent from a coalition. That costs so many epochs of training for each.
+
+    Copies go on from the parameters that the model has, and frozen ones stay frozen. The model itself, its gradients
+    and the random state stay as they are.
+
+    Args:
+        model: The trained model.
+        encoders: The part of the model that belongs to each modality.
+        training: Training batches, which are read once per epoch.
+        held_out: Batches that no model is trained on: those that `verdict` gets slopes of. 40 samples or more.
+        modalities: Of whom, one after the other; None: of all. Those in doubt will do.
+        criterion: `criterion(prediction, target)`, the loss that is trained with; None: that of `loss`.
+        loss: See `Calibration`.
+        epochs: Of each training. The last one is measured, not the best, which held-out data would have to choose.
+        optimizer: From a list of parameters to an optimizer; by default Adam as it is.
+        step: See `Calibration`.
+        progress: A wrapper that shows progress over epochs, such as `tqdm.tqdm`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a modality is unknown, a loader is empty or can be read only once, or there are too few held-out
+            samples; or, where training fails, if a prediction is not finite.
+
+    Example:
+        >>> model = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(2, 4), "head": nn.Linear(4, 1)})
+        >>> def step(model, batch):
+        ...     a, b, target = batch
+        ...     return model["head"](model["a"](a) + model["b"](b)), target
+        >>> encoders = {"a": model["a"], "b": model["b"]}
+        >>> training, held_out = ([[torch.randn(50, 3), torch.randn(50, 2), torch.randn(50, 1)]] for _ in range(2))
+        >>> alone = train_alone(model, encoders, training, held_out, epochs=2, step=step)
+        >>> list(alone)
+        ['a', 'b']
+    """
+    model = check_model(model)
+    encoders = check_encoders(encoders, model)
+    wanted = _check_modalities(modalities, encoders)
+    check_count("epochs", epochs, 1)
+    check_choice("loss", loss, get_args(CalibrationLoss))
+    check_callable("optimizer", optimizer, "Pass a function of a list of parameters, such as torch.optim.Adam.")
+    if criterion is not None:
+        check_callable("criterion", criterion, "Pass the loss function of your training.")
+    step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
+    for name, loader in (("training", training), ("held_out", held_out)):
+        if isinstance(loader, Iterator):
+            raise ValueError(
+                f"`{name}` should be a loader, which is read more than once. Got {type(loader).__name__}, which can "
+                "be read once. Pass the DataLoader itself, or a list."
+            )
+    train = _Training(training, criterion or _criterion(loss), epochs, optimizer, step, progress)
+    found = {}
+    for modality in wanted:
+        state = RandomState(training)
+        try:
+            found[modality] = _train_and_measure(model, encoders, modality, train, held_out, loss)
+        finally:
+            state.restore()
+    return found
+
+
+def measure_alone(
+    model: nn.Module,
+    encoders: Encoders,
+    alone: Mapping[str, tuple[nn.Module, nn.Module]],
+    held_out: Iterable[Any],
+    *,
+    loss: CalibrationLoss = "auto",
+    step: Step | None = None,
+) -> dict[str, Alone]:
+    """What models that you trained on one modality alone would add to a model: for `verdict(..., alone=...)`.
+
+    Args:
+        model: The trained model of all modalities.
+        encoders: The part of it that belongs to each modality.
+        alone: By modality, a model that was trained on it alone, and the encoder in that model.
+        held_out: Batches that no model is trained on, 40 samples or more.
+        loss: See `Calibration`.
+        step: See `Calibration`; called with each of the models.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a modality is unknown, or the loader is empty or holds too few samples.
+
+    Example:
+        >>> model = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(2, 4), "head": nn.Linear(4, 1)})
+        >>> only_b = nn.ModuleDict({"b": nn.Linear(2, 4), "head": nn.Linear(4, 1)})
+        >>> def step(model, batch):
+        ...     inputs, target = batch
+        ...     return model["head"](sum(model[m](x) for m, x in inputs.items() if m in model)), target
+        >>> held_out = [({"a": torch.randn(50, 3), "b": torch.randn(50, 2)}, torch.randn(50, 1))]
+        >>> encoders = {"a": model["a"], "b": model["b"]}
+        >>> found = measure_alone(model, encoders, {"b": (only_b, only_b["b"])}, held_out, step=step)
+        >>> found["b"].added.high < 1
+        True
+    """
+    encoders = check_encoders(encoders, model)
+    _check_modalities(alone, encoders)
+    step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
+    return {m: _measured(model, encoders, *of_its_own, held_out, loss, step) for m, of_its_own in alone.items()}
+
+
+class _Training:
+    """How a copy is trained."""
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        criterion: Callable[[Any, Any], Tensor],
+        epochs: int,
+        optimizer: OptimizerOf,
+        step: Step,
+        progress: Progress | None,
+    ) -> None:
+        self.step = step
+        self._loader, self._criterion, self._epochs = loader, criterion, epochs
+        self._optimizer, self._progress = optimizer, progress
+
+    def __call__(self, model: nn.Module) -> None:
+        """Train all parameters that are not frozen."""
+        optimizer = self._optimizer([p for p in model.parameters() if p.requires_grad])
+        for _ in iterate(range(self._epochs), self._progress):
+            for batch in iterate(self._loader):
+                optimizer.zero_grad()
+                self._criterion(*predict(self.step, model, batch)).backward()
+                optimizer.step()
+
+
+def _train_and_measure(
+    model: nn.Module,
+    encoders: dict[str, nn.Module],
+    modality: str,
+    train: _Training,
+    held_out: Iterable[Any],
+    loss: CalibrationLoss,
+) -> Alone:
+    """What a copy tells that is trained on one modality."""
+    refuse_sharded(model, "Training on one modality alone", "Pass a copy that is whole.")
+    with uncompiled(), torch.inference_mode(False), torch.enable_grad():
+        apart, of_apart = copy.deepcopy((model, encoders))
+
+        def measured() -> Alone:
+            return _measured(model, encoders, apart, of_apart[modality], held_out, loss, train.step)
+
+        with Features(of_apart).only({modality}):
+            measured()  # before the work, which would be for nothing if it failed
+            apart.train()
+            train(apart)
+            return measured()
+
+
+def _measured(
+    model: nn.Module,
+    encoders: Mapping[str, nn.Module],
+    apart: nn.Module,
+    encoder: nn.Module,
+    held_out: Iterable[Any],
+    loss: CalibrationLoss,
+    step: Step,
+) -> Alone:
+    """What the features of a model of one modality tell, by themselves and beside those of the model of all.
+
+    The latter is what would be lost without them if they were one more modality of the model, of which the prediction
+    makes no use.
+    """
+
+    def both(pair: nn.Module, batch: Any) -> tuple[Any, Any]:  # noqa: ANN401 - a batch can be anything
+        of_all, of_one = pair.children()
+        step(of_one, batch)
+        return step(of_all, batch)
+
+    own, new = "own", "new"
+    parts = {own: nn.ModuleList(encoders.values()), new: encoder}
+    beside = Calibration(nn.ModuleList([model, apart]), parts, loss, step=both, process_group=None).evaluate(held_out)
+    by_itself = Calibration(apart, {new: encoder}, loss, step=step, process_group=None).evaluate(held_out)
+    if beside.cost_intervals is None or by_itself.joint_cost_intervals is None:
+        raise ValueError(
+            f"`held_out` should hold {LEAST_SAMPLES} samples or more, with predictions of up to {MOST_NUMBERS} numbers "
+            "each that are not maps of classes. Got others. Pass more, or judge without `alone`."
+        )
+    every = frozenset([new])
+    return Alone(
+        explained=fallen(by_itself.joint_costs[every], by_itself.joint_cost_intervals[every]),
+        added=fallen(beside.costs[new], beside.cost_intervals[new]),
+    )
+
+
+def _criterion(loss: CalibrationLoss) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name."""
+
+    def by_target(prediction: Tensor, target: Tensor) -> Tensor:
+        return _LOSSES["squared" if target.is_floating_point() else "cross_entropy"](prediction, target)
+
+    return by_target if loss == "auto" else _LOSSES[loss]
+
+
+def _check_modalities(modalities: Iterable[str] | None, encoders: dict[str, nn.Module]) -> list[str]:
+    if modalities is None:
+        return list(encoders)
+    wanted = [modalities] if isinstance(modalities, str) else list(modalities)
+    unknown = [str(m) for m in wanted if m not in encoders]
+    if unknown:
+        raise ValueError(
+            f"`modalities` should be some of {', '.join(encoders)}. Got {', '.join(unknown)}. Name some of them."
+        )
+    return wanted
