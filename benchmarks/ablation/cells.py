@@ -95,7 +95,15 @@ def load_cell(cell: Cell, folder: str | None = None) -> Task:
         ValueError: If there is no such task, or its encoders take no width.
         FileNotFoundError: If there is no data.
     """
-    task = load_task(cell.task, folder)
+    return as_cell(load_task(cell.task, folder), cell)
+
+
+def as_cell(task: Task, cell: Cell) -> Task:
+    """A task with as much of its training data, and with encoders as large, as a cell has it.
+
+    Raises:
+        ValueError: If its encoders take no width.
+    """
     if cell.size == "large":
         task = _large(task)
     return _scarce(task) if cell.data == "scarce" else task

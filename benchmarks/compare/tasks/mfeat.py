@@ -109,12 +109,12 @@ def split(tables: dict[str, Tensor], target: Tensor, labels: Tensor, *, standard
         held_out.append(rows[first:second])
         test.append(rows[second:])
     chosen = torch.cat(train)
-    inputs = {modality: _standardised(table, chosen) for modality, table in tables.items()}
-    samples = Samples(inputs, _standardised(target, chosen) if standardise else target)
+    inputs = {modality: standardised(table, chosen) for modality, table in tables.items()}
+    samples = Samples(inputs, standardised(target, chosen) if standardise else target)
     return Splits(samples.take(chosen), samples.take(torch.cat(held_out)), samples.take(torch.cat(test)))
 
 
-def _standardised(table: Tensor, rows: Tensor) -> Tensor:
+def standardised(table: Tensor, rows: Tensor) -> Tensor:
     """Columns with mean 0 and standard deviation 1 over some rows."""
     return (table - table[rows].mean(0)) / table[rows].std(0).clamp(min=1e-6)
 
