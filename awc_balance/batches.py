@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
 
 from awc_balance.checks import check_callable
 from awc_balance.nested import leaves_of, map_tensors
@@ -123,11 +124,16 @@ def iterate(loader: Iterable[Any], progress: Progress | None = None) -> Iterator
     """The batches of a loader, seen through a progress bar such as `tqdm.tqdm` if one is given.
 
     Raises:
-        TypeError: If it cannot be iterated over, or `progress` cannot be called.
+        TypeError: If it cannot be iterated over, is a data set of samples, or `progress` cannot be called.
         ValueError: If the loader yields nothing.
     """
     if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
         raise TypeError(f"`loader` should be iterable. Got {type(loader).__name__}. Pass a DataLoader.")
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise TypeError(
+            f"`loader` should yield batches. Got {type(loader).__name__}, a data set, which yields samples. Pass "
+            "DataLoader(dataset, batch_size=...); batch_size=None if it yields batches already."
+        )
     if progress is not None:
         loader = check_callable("progress", progress, "Pass a wrapper such as tqdm.tqdm.")(loader)
     empty = True

@@ -609,6 +609,10 @@ WRONG_KINDS = [
         "A profit should be a number",
     ),
     (lambda m: ShapleyContribution(m, m.encoders).evaluate(None), "`loader` should be iterable. Got NoneType"),
+    (
+        lambda m: ShapleyContribution(m, m.encoders).evaluate(torch.utils.data.TensorDataset(torch.zeros(2, 3))),
+        "`loader` should yield batches. Got TensorDataset, a data set",
+    ),
 ]
 
 

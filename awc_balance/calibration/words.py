@@ -122,7 +122,7 @@ def _idle(verdict: Verdict) -> list[str]:
     idle = verdict.named("idle")
     found = [
         f"{one.modality} is idle: without it {_share(one.lost)} of what the model explains is lost, an expected change "
-        f"of the squared error by {_share(one.cost)}. That is what a new head makes of the other features as they are; "
+        f"of the error by {_share(one.cost)}. That is what a new head makes of the other features as they are; "
         f"a training without {one.modality} may do better.{_apart(one)}"
         for one in idle
     ]

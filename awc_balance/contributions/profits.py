@@ -236,7 +236,7 @@ def check_same_shape(prediction: Tensor, target: Any) -> tuple[Tensor, Tensor]: 
         got = tuple(target.shape) if isinstance(target, Tensor) else type(target).__name__
         raise ValueError(
             "Prediction and target should have the same shape [batch, ...]. "
-            f"Got {tuple(prediction.shape)} and {got}. Let `step` return them alike, "
-            "or choose another profit ('negative_cross_entropy' or 'accuracy' for classes)."
+            f"Got {tuple(prediction.shape)} and {got}. Let `step` return them alike; of classes return integer "
+            "numbers, and where a profit is chosen, choose 'negative_cross_entropy' or 'accuracy'."
         )
     return prediction.detach(), target.detach()
