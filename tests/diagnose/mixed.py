@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from awc_balance import AWCRegularizer
 from tests.diagnose.sets import Trained, World, batches, chosen, normal
 
 SIZE, STEPS = 6, 8
@@ -156,34 +157,49 @@ RIGHT = {
 }
 
 
-def train(model, data, epochs, loss):
-    """Adam, batches drawn anew in every epoch."""
+def train(model, data, epochs, loss, awc=None, loader=None):
+    """Adam, batches drawn anew in every epoch; held back by a regularizer that reads a loader, if there is one."""
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     inputs, target = data
     for _ in range(epochs):
+        if awc is not None:
+            awc.start_epoch(loader)
         for some in torch.randperm(len(target)).split(64):
             if len(some) > 1:  # for batch norm
                 optimizer.zero_grad()
                 loss(model({m: x[some] for m, x in inputs.items()}), target[some]).backward()
+                if awc is not None:
+                    awc.add_gradient_()
                 optimizer.step()
     return model.eval()
 
 
-def attentive(name, seed):
+def noisy(scores):
+    """What the scores are seen as in the regression."""
+    return scores + 0.4 * torch.randn_like(scores)
+
+
+def labelled(scores):
+    """Which of three classes they make likely."""
+    return chosen(4 * scores)
+
+
+def attentive(name, seed, *, rule=False):
     """Regression of three outputs by attention."""
-    return _trained(
-        Attentive, name, seed, lambda scores: scores + 0.4 * torch.randn_like(scores), nn.functional.mse_loss
-    )
+    return _trained(Attentive, name, seed, noisy, nn.functional.mse_loss, rule=rule)
 
 
-def normed(name, seed):
+def normed(name, seed, *, rule=False):
     """Three classes, side by side with batch norm."""
-    return _trained(Normed, name, seed, lambda scores: chosen(4 * scores), nn.functional.cross_entropy)
+    return _trained(Normed, name, seed, labelled, nn.functional.cross_entropy, rule=rule)
 
 
-def _trained(model, name, seed, target, loss):
+def _trained(model, name, seed, target, loss, *, rule):
     torch.manual_seed(1000 + seed)
     world = WORLDS[name]
     training, held_out = ((inputs, target(scores)) for inputs, scores in map(world.draw, world[1:3]))
-    model = train(model(training[0], 3), training, world.epochs, loss)
-    return Trained(model, batches(*training, 32), batches(*held_out, 32))
+    model, loader, others = model(training[0], 3), batches(*training, 32), batches(*held_out, 32)
+    awc = (
+        AWCRegularizer(model, model.encoders, loss, rule="calibration", held_out=others, batches=None) if rule else None
+    )
+    return Trained(train(model, training, world.epochs, loss, awc, loader), loader, others)
