@@ -79,7 +79,7 @@ class Calibration:
         process_group: ProcessGroup = "auto",
     ) -> None:
         """See the class."""
-        self._processes = Processes(model, process_group)
+        self.processes = Processes(model, process_group)
         model = check_model(model)
         encoders = check_encoders(encoders, model)
         refuse_too_many(len(encoders))
@@ -87,7 +87,7 @@ class Calibration:
         self._loss = loss
         step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
         head = None if head is None else check_callable("head", head, "Pass a function of the features.")
-        self._user = Measured(model, encoders, step, head)
+        self.measured = Measured(model, encoders, step, head)
         Features(encoders)  # refuses encoders inside one another
 
     def evaluate(self, loader: Iterable[Any], *, costs: bool = True, progress: Progress | None = None) -> Slopes:
@@ -105,15 +105,15 @@ class Calibration:
             TypeError: If the prediction is not a tensor, or a feature holds none.
             ValueError: If the loader is empty, prediction and target do not fit, or one is not finite.
         """
-        model, encoders, step, head = self._user
+        model, encoders, step, head = self.measured
         costs = costs and len(encoders) <= MOST_SHARED
         split = (by_coalition if costs else by_modality)(len(encoders))
         refit = Refit() if costs else None
         refuse_sharded(model, "Calibration slopes", "Measure a copy that is whole.")
         with measuring(model, head, step, loader=loader), torch.no_grad():
-            share_model(model, self._processes)
-            fit = self._processes.attempt(lambda: self._fit(loader, split, refit, progress)).over(self._processes)
-        worth = None if refit is None else refit.over(self._processes).worth(fit, split.owners, list(encoders))
+            share_model(model, self.processes)
+            fit = self.processes.attempt(lambda: self._fit(loader, split, refit, progress)).over(self.processes)
+        worth = None if refit is None else refit.over(self.processes).worth(fit, split.owners, list(encoders))
         return slopes_of(fit, split.owners, list(encoders), worth)
 
     __call__ = evaluate
@@ -137,8 +137,8 @@ class Calibration:
                 rows = tuple(run.rows().values()) if features else ()
                 return Sampled(parts, run.target, rows), parts.whole.to(run.prediction.dtype)
 
-            sampled = run_batch(self._user, batch, measure)
-            _check_finite(sampled, split, self._user.encoders, number)
+            sampled = run_batch(self.measured, batch, measure)
+            _check_finite(sampled, split, self.measured.encoders, number)
             yield sampled
 
 

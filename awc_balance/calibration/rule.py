@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from awc_balance.batches import STEP_REMEDY, Step, default_step, iterate
+from awc_balance.batches import Step, iterate
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
 from awc_balance.calibration.elasticity import elasticities
 from awc_balance.calibration.excess import next_strengths
@@ -15,10 +15,9 @@ from awc_balance.calibration.judgement import Alone, Verdict
 from awc_balance.calibration.pull import pull_to_zero
 from awc_balance.calibration.slopes import Slopes
 from awc_balance.calibration.verdict import verdict
-from awc_balance.checks import check_callable
-from awc_balance.encoders import Encoders, check_encoders, check_model
+from awc_balance.encoders import Encoders
 from awc_balance.preserve import RandomState
-from awc_balance.processes import Processes, ProcessGroup
+from awc_balance.processes import ProcessGroup
 
 _LOSSES: dict[str, CalibrationLoss] = {
     "pearson": "auto",  # the default of what the rule has no use for but to know the kind of targets
@@ -92,11 +91,6 @@ class CalibrationRule:
             )
         self.held_out = held_out
         self._calibration = Calibration(model, encoders, loss_of(profit), step=step, process_group=process_group)
-        self._processes = Processes(model, process_group)
-        # In a tuple, for the same reason as in the regularizer.
-        step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
-        model = check_model(model)
-        self._user = model, check_encoders(encoders, model), step
 
     def decide(self, before: Mapping[str, float], loader: Iterable[Any]) -> Decision:
         """The strengths of the coming epoch.
@@ -112,7 +106,7 @@ class CalibrationRule:
         training = self._calibration.evaluate(loader, costs=False)
         held_out = self._others(costs=False)
         strengths = next_strengths(before, training, held_out)
-        _, encoders, _ = self._user
+        encoders = self._calibration.measured.encoders
         trained = {m for m, encoder in encoders.items() if any(p.requires_grad for p in encoder.parameters())}
         strengths = {m: strength if m in trained else 0.0 for m, strength in strengths.items()}
         return Decision(strengths, training, held_out)
@@ -124,13 +118,13 @@ class CalibrationRule:
             diagonal: Mean squares of the gradients of batches.
             loader: Training batches, of which the first is read.
         """
-        model, encoders, step = self._user
-        state = RandomState(loader)
+        model, encoders, step, _ = self._calibration.measured
+        processes, state = self._calibration.processes, RandomState(loader)
         try:
-            found = self._processes.attempt(lambda: elasticities(model, encoders, step, next(iterate(loader))))
+            found = processes.attempt(lambda: elasticities(model, encoders, step, next(iterate(loader))))
         finally:
             state.restore()
-        return pull_to_zero(encoders, diagonal, self._processes.averaged(found))
+        return pull_to_zero(encoders, diagonal, processes.averaged(found))
 
     def verdict(self, loader: Iterable[Any], alone: Mapping[str, Alone] | None) -> Verdict:
         """On the model as it is.
