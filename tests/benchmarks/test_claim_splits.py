@@ -1,11 +1,16 @@
 """The claim on splits that are dealt anew."""
 
+import json
+from math import sqrt
+from pathlib import Path
+
 import pytest
 import torch
 
 from benchmarks.ablation.cells import Cell
 from benchmarks.claim.plan import BUNDLED
-from benchmarks.claim.splits import Run, redrawn, summarize, table, train
+from benchmarks.claim.splits import Run, redrawn, summarize, table, together, train
+from benchmarks.compare.output import bold
 from benchmarks.compare.task import load_task
 
 DIABETES = f"{BUNDLED}:diabetes"
@@ -59,3 +64,20 @@ def test_differences_are_paired_by_split():
     assert row["changes"] == pytest.approx([-10, -10, -10])
     assert (row["verdict"], row["splits"]) == ("holds", [1, 2, 3])
     assert "| diabetes/full/small, MSE | 200 | 180 | **-10.0 [-10.0, -10.0]** | holds | -10.0 | -10.0 |" in table([row])
+
+
+def test_sets_are_weighted_by_their_precision():
+    wide, narrow = (
+        {"changes": [x - half, x, x + half], "percent": {"mean": x}} for x, half in ((10.0, 10.0), (0.0, 1.0))
+    )
+    found = together([wide, narrow])
+    assert found["mean"] == pytest.approx(10 / 101)
+    assert found["high"] - found["mean"] == pytest.approx(1.96 / sqrt(3 + 0.03))
+
+
+def test_the_page_says_what_was_found():
+    folder = Path(__file__).parents[2] / "benchmarks"
+    found = json.loads((folder / "results" / "claim_splits.json").read_text())["sets"]
+    page = (folder / "rule.md").read_text()
+    assert table(found) in page
+    assert bold(together([row for row in found if "errors" in row["unit"]])) in page
