@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from awc_balance.anchors import Anchored, check_parameters
 from awc_balance.batches import Progress, Step, device_of, iterate
-from awc_balance.calibration.judgement import Alone, Verdict
+from awc_balance.calibration.judgement import Estimate, Verdict
 from awc_balance.calibration.rule import CalibrationRule
 from awc_balance.checks import check_callable, check_choice, check_count
 from awc_balance.contributions.source import ContributionSource, Given
@@ -294,7 +294,7 @@ class AWCRegularizer(Anchored):
         """
         add_penalty_gradient_(self._parts())
 
-    def verdict(self, loader: Iterable[Any], *, alone: Mapping[str, Alone] | None = None) -> Verdict:
+    def verdict(self, loader: Iterable[Any], *, alone: Mapping[str, Estimate] | None = None) -> Verdict:
         """At the end of a training with rule="calibration": balanced, or who is idle, overfits or starves the others.
 
         Measures the model on all training batches and all held-out batches; `print` it to read it.

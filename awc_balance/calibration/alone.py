@@ -1,4 +1,4 @@
-"""What features tell that were learned on one modality alone: `train_alone`, and `measure_alone` of trained ones."""
+"""What features add that were learned on one modality alone: `train_alone`, and `measure_alone` of trained ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate, predict
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
-from awc_balance.calibration.judgement import Alone, fallen
+from awc_balance.calibration.judgement import Estimate
 from awc_balance.calibration.refit import LEAST_SAMPLES, MOST_NUMBERS
 from awc_balance.checks import check_callable, check_choice, check_count
 from awc_balance.contributions.features import Features
@@ -43,7 +43,7 @@ def train_alone(
     optimizer: OptimizerOf = torch.optim.Adam,
     step: Step | None = None,
     progress: Progress | None = None,
-) -> dict[str, Alone]:
+) -> dict[str, Estimate]:
     """Train a copy of the model on each modality alone, and measure what that would add: for `verdict(..., alone=...)`.
 
     A modality that is learned slowly while another carries the prediction is starved: it could tell more than it was
@@ -67,10 +67,16 @@ def train_alone(
         step: See `Calibration`.
         progress: A wrapper that shows progress over epochs, such as `tqdm.tqdm`.
 
+    Returns:
+        By modality, the share by which the squared error that the model leaves on held-out data would fall with
+        features that were learned on that modality alone, beside all of its own: 0.3 is 30 %. For classes errors are
+        those of probabilities. What a copy has not learned in so many epochs adds nothing.
+
     Raises:
+        RuntimeError: If the model cannot be copied.
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a modality is unknown, a loader is empty or can be read only once, or there are too few held-out
-            samples; or, where training fails, if a prediction is not finite.
+        ValueError: If a modality is unknown, a loader is empty or can be read only once, there are too few held-out
+            samples or nothing to train, or the loss of a training is not finite.
 
     Example:
         >>> model = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(2, 4), "head": nn.Linear(4, 1)})
@@ -117,7 +123,7 @@ def measure_alone(
     *,
     loss: CalibrationLoss = "auto",
     step: Step | None = None,
-) -> dict[str, Alone]:
+) -> dict[str, Estimate]:
     """What models that you trained on one modality alone would add to a model: for `verdict(..., alone=...)`.
 
     Args:
@@ -128,9 +134,13 @@ def measure_alone(
         loss: See `Calibration`.
         step: See `Calibration`; called with each of the models.
 
+    Returns:
+        As `train_alone`.
+
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a modality is unknown, or the loader is empty or holds too few samples.
+        ValueError: If a modality is unknown, a model is not one of its own, or the loader is empty or holds too few
+            samples.
 
     Example:
         >>> model = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Linear(2, 4), "head": nn.Linear(4, 1)})
@@ -141,13 +151,26 @@ def measure_alone(
         >>> held_out = [({"a": torch.randn(50, 3), "b": torch.randn(50, 2)}, torch.randn(50, 1))]
         >>> encoders = {"a": model["a"], "b": model["b"]}
         >>> found = measure_alone(model, encoders, {"b": (only_b, only_b["b"])}, held_out, step=step)
-        >>> found["b"].added.high < 1
+        >>> found["b"].high < 1
         True
     """
+    model = check_model(model)
     encoders = check_encoders(encoders, model)
     _check_modalities(alone, encoders)
     step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
-    return {m: _measured(model, encoders, *of_its_own, held_out, loss, step) for m, of_its_own in alone.items()}
+    own = {id(parameter) for parameter in model.parameters()}
+    for modality, pair in alone.items():
+        if not isinstance(pair, tuple) or [isinstance(one, nn.Module) for one in pair] != [True, True]:
+            raise TypeError(
+                f"`alone` should hold pairs (model, encoder). Got {type(pair).__name__} for `{modality}`. Pass "
+                f"{{{modality!r}: (model_of_one, model_of_one.encoder)}}."
+            )
+        if own & {id(parameter) for parameter in pair[0].parameters()}:
+            raise ValueError(
+                f"`alone` should hold models of their own. Got one for `{modality}` that shares parameters with the "
+                "model. Pass one that was trained on this modality alone."
+            )
+    return {m: _added(model, encoders, m, pair, held_out, loss, step) for m, pair in alone.items()}
 
 
 class _Training:
@@ -166,13 +189,28 @@ class _Training:
         self._loader, self._criterion, self._epochs = loader, criterion, epochs
         self._optimizer, self._progress = optimizer, progress
 
-    def __call__(self, model: nn.Module) -> None:
+    def __call__(self, model: nn.Module, modality: str) -> None:
         """Train all parameters that are not frozen."""
-        optimizer = self._optimizer([p for p in model.parameters() if p.requires_grad])
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError("Some parameters should be trained. All of the model's are frozen. Unfreeze the head.")
+        optimizer = self._optimizer(parameters)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                f"`optimizer` should make an optimizer. Got {type(optimizer).__name__}. Pass torch.optim.Adam, or "
+                "lambda parameters: torch.optim.SGD(parameters, lr=0.1)."
+            )
         for _ in iterate(range(self._epochs), self._progress):
             for batch in iterate(self._loader):
                 optimizer.zero_grad()
-                self._criterion(*predict(self.step, model, batch)).backward()
+                loss = self._criterion(*predict(self.step, model, batch))
+                if loss.dim() or not loss.isfinite():
+                    raise ValueError(
+                        f"The loss should be one finite number. Trained on `{modality}` alone it is "
+                        f"{loss.item() if not loss.dim() else tuple(loss.shape)}. Look at the criterion, or take "
+                        "smaller steps, as by optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-4)."
+                    )
+                loss.backward()
                 optimizer.step()
 
 
@@ -183,35 +221,45 @@ def _train_and_measure(
     train: _Training,
     held_out: Iterable[Any],
     loss: CalibrationLoss,
-) -> Alone:
-    """What a copy tells that is trained on one modality."""
+) -> Estimate:
+    """What a copy that is trained on one modality adds."""
     refuse_sharded(model, "Training on one modality alone", "Pass a copy that is whole.")
     with uncompiled(), torch.inference_mode(False), torch.enable_grad():
-        apart, of_apart = copy.deepcopy((model, encoders))
+        apart, of_apart = _copied(model, encoders)
 
-        def measured() -> Alone:
-            return _measured(model, encoders, apart, of_apart[modality], held_out, loss, train.step)
+        def added() -> Estimate:
+            return _added(model, encoders, modality, (apart, of_apart[modality]), held_out, loss, train.step)
 
         with Features(of_apart).only({modality}):
-            measured()  # before the work, which would be for nothing if it failed
+            added()  # before the work, which would be for nothing if it failed
             apart.train()
-            train(apart)
-            return measured()
+            train(apart, modality)
+            return added()
 
 
-def _measured(
+def _copied(model: nn.Module, encoders: dict[str, nn.Module]) -> tuple[nn.Module, dict[str, nn.Module]]:
+    try:
+        return copy.deepcopy((model, encoders))
+    except Exception as error:  # of any kind: what a model holds is the user's
+        raise RuntimeError(
+            f"The model should be one that copy.deepcopy takes. It says: {error} Drop outputs that the model keeps as "
+            "attributes; or train a model of one modality yourself, and pass it to measure_alone."
+        ) from error
+
+
+def _added(
     model: nn.Module,
     encoders: Mapping[str, nn.Module],
-    apart: nn.Module,
-    encoder: nn.Module,
+    modality: str,
+    apart: tuple[nn.Module, nn.Module],
     held_out: Iterable[Any],
     loss: CalibrationLoss,
     step: Step,
-) -> Alone:
-    """What the features of a model of one modality tell, by themselves and beside those of the model of all.
+) -> Estimate:
+    """What the features of a model of one modality add to those of the model of all.
 
-    The latter is what would be lost without them if they were one more modality of the model, of which the prediction
-    makes no use.
+    That is what would be lost without them if they were one more modality of the model, of which the prediction makes
+    no use.
     """
 
     def both(pair: nn.Module, batch: Any) -> tuple[Any, Any]:  # noqa: ANN401 - a batch can be anything
@@ -219,29 +267,28 @@ def _measured(
         step(of_one, batch)
         return step(of_all, batch)
 
-    own, new = "own", "new"
-    parts = {own: nn.ModuleList(encoders.values()), new: encoder}
-    beside = Calibration(nn.ModuleList([model, apart]), parts, loss, step=both, process_group=None).evaluate(held_out)
-    by_itself = Calibration(apart, {new: encoder}, loss, step=step, process_group=None).evaluate(held_out)
-    if beside.cost_intervals is None or by_itself.joint_cost_intervals is None:
+    whole, alone = "the model of all", f"{modality}, learned alone"
+    parts = {whole: nn.ModuleList(encoders.values()), alone: apart[1]}
+    pair = nn.ModuleList([model, apart[0]])
+    found = Calibration(pair, parts, loss, step=both, process_group=None).evaluate(held_out)
+    if found.added_intervals is None:
         raise ValueError(
             f"`held_out` should hold {LEAST_SAMPLES} samples or more, with predictions of up to {MOST_NUMBERS} numbers "
-            "each that are not maps of classes. Got others. Pass more, or judge without `alone`."
+            "each that are not maps of classes. Got fewer or larger ones. Pass more, or judge without `alone`."
         )
-    every = frozenset([new])
-    return Alone(
-        explained=fallen(by_itself.joint_costs[every], by_itself.joint_cost_intervals[every]),
-        added=fallen(beside.costs[new], beside.cost_intervals[new]),
-    )
+    return Estimate(found.added[alone], *found.added_intervals[alone])
 
 
 def _criterion(loss: CalibrationLoss) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of that name."""
+    """The loss of that name, of targets of any kind that `Calibration` takes."""
 
-    def by_target(prediction: Tensor, target: Tensor) -> Tensor:
-        return _LOSSES["squared" if target.is_floating_point() else "cross_entropy"](prediction, target)
+    def criterion(prediction: Tensor, target: Tensor) -> Tensor:
+        kind = loss
+        if kind == "auto":
+            kind = "squared" if target.is_floating_point() else "cross_entropy"
+        return _LOSSES[kind](prediction, target if kind == "cross_entropy" else target.to(prediction.dtype))
 
-    return by_target if loss == "auto" else _LOSSES[loss]
+    return criterion
 
 
 def _check_modalities(modalities: Iterable[str] | None, encoders: dict[str, nn.Module]) -> list[str]:

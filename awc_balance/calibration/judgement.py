@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, inf, isfinite
 from typing import Literal, NamedTuple, TypeAlias
 
 from awc_balance.calibration import words
@@ -14,33 +13,12 @@ Answer: TypeAlias = Literal["yes", "no", "unclear"]
 Question: TypeAlias = Literal["overfits", "idle", "starved"]
 
 
-_LEAST_RATIO, _WIDEST = 0.5, 100.0
-"""An error that is worse than halved by leaving something out says no more than one that is halved."""
-
-
 class Estimate(NamedTuple):
     """A number with its 95 % interval."""
 
     value: float
     low: float
     high: float
-
-
-def fallen(growth: float, ends: tuple[float, float]) -> Estimate:
-    """By which share an error falls with something without which it grows; the interval is that of the logarithm."""
-    ratio = max(1 + growth, _LEAST_RATIO)
-    half = (ends[1] - ends[0]) / 2 / ratio
-    spread = exp(min(half, _WIDEST)) if isfinite(half) else inf
-    return Estimate(1 - 1 / ratio, max(1 - spread / ratio, -1.0), 1 - 1 / ratio / spread)
-
-
-class Alone(NamedTuple):
-    """What features tell that were learned on one modality alone."""
-
-    explained: Estimate
-    """Which share of the target's variance a head on them explains."""
-    added: Estimate
-    """By which share the squared error that the model leaves falls with them, beside all of its own features."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +40,8 @@ class Judgement:
     idle: Answer
     unused: Estimate | None
     """Which share of the error that is left its features predict."""
-    alone: Alone | None
-    """What features tell that were learned on it alone, if that is known."""
+    alone: Estimate | None
+    """By which share the error that is left falls with features that were learned on it alone, if that was tried."""
     starved: Answer
 
 

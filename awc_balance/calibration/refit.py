@@ -44,6 +44,8 @@ class Worth(NamedTuple):
     """By how much the squared error grows without some modalities."""
     unused: dict[str, Estimate]
     """Which share of the squared error could be predicted from the features of a modality."""
+    added: dict[str, Estimate]
+    """By which share the squared error falls with a modality, beside all others."""
 
 
 class Rows(NamedTuple):
@@ -142,22 +144,20 @@ class _Refitted:
         whole = self._error(frozenset())
         every = frozenset(self._modalities)
         best = self._squares(whole, every)
-        costs = {frozenset([m]): self._cost(frozenset([m]), best) for m in self._modalities}
-        for some in _subsets([m for m in self._modalities if costs[frozenset([m])][0] < SMALL]):
-            costs[some] = self._cost(some, best)
-        if every not in costs:
-            costs[every] = self._cost(every, best)
+        without = {m: self._without(frozenset([m])) for m in self._modalities}
+        costs = {frozenset([m]): _grown(squares, best) for m, squares in without.items()}
+        for some in [*_subsets([m for m in self._modalities if costs[frozenset([m])][0] < SMALL]), every]:
+            if some not in costs:
+                costs[some] = _grown(self._without(some), best)
         plain = self._squares(whole, frozenset())
-        unused = {}
-        for m in self._modalities:
-            value, low, high = _grown(self._squares(whole, frozenset([m])), plain)
-            unused[m] = (-value, -high, -low)
-        return Worth(costs, unused)
+        unused = {m: _fallen(self._squares(whole, frozenset([m])), plain) for m in self._modalities}
+        return Worth(costs, unused, {m: _fallen(best, squares) for m, squares in without.items()})
 
-    def _cost(self, left_out: frozenset[str], best: Tensor) -> Estimate:
+    def _without(self, left_out: frozenset[str]) -> Tensor:
+        """Sums of squared errors by block without some modalities, all others doing what they can."""
         others = frozenset(self._modalities) - left_out
         squares = [self._squares(error, others) for error in (self._error(left_out), self._stood_in_for(left_out))]
-        return _grown(min(squares, key=lambda some: some.sum().item()), best)
+        return min(squares, key=lambda some: some.sum().item())
 
     def _error(self, left_out: frozenset[str]) -> Tensor:
         """What is left of the target without some modalities, `[samples, outputs]`."""
@@ -279,6 +279,12 @@ def _likeness(features: Tensor) -> tuple[Tensor, Tensor]:
     distances, products = torch.cdist(features, features).square(), features @ features.T
     apart = distances[distances > 0]
     return distances / (apart.median() if len(apart) else 1.0), products / products.diagonal().mean().clamp(min=_TINY)
+
+
+def _fallen(squares: Tensor, before: Tensor) -> Estimate:
+    """By which share a sum over blocks is smaller than another."""
+    value, low, high = _grown(squares, before)
+    return -value, -high, -low
 
 
 def _grown(squares: Tensor, before: Tensor) -> Estimate:

@@ -11,7 +11,7 @@ from awc_balance.batches import Step, iterate
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
 from awc_balance.calibration.elasticity import elasticities
 from awc_balance.calibration.excess import next_strengths
-from awc_balance.calibration.judgement import Alone, Verdict
+from awc_balance.calibration.judgement import Estimate, Verdict
 from awc_balance.calibration.pull import pull_to_zero
 from awc_balance.calibration.slopes import Slopes
 from awc_balance.calibration.verdict import verdict
@@ -126,7 +126,7 @@ class CalibrationRule:
             state.restore()
         return pull_to_zero(encoders, diagonal, processes.averaged(found))
 
-    def verdict(self, loader: Iterable[Any], alone: Mapping[str, Alone] | None) -> Verdict:
+    def verdict(self, loader: Iterable[Any], alone: Mapping[str, Estimate] | None) -> Verdict:
         """On the model as it is.
 
         Args:

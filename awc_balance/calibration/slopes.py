@@ -57,6 +57,10 @@ class Slopes(ByModality):
     """By which share the loss of the model as it is lies below that of the best constant: of squared error the share
     of the variance that is explained, of cross-entropy that of the entropy."""
     explained_interval: Interval | None = None
+    added: dict[str, float] = field(default_factory=dict)
+    """By which share the squared error falls with a modality, beside all others: 1 - 1/(1 + cost), with intervals of
+    its own, since those of a growth from next to nothing are of no use."""
+    added_intervals: dict[str, Interval] | None = None
 
 
 def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth | None = None) -> Slopes:
@@ -77,7 +81,7 @@ def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth 
         margin = jackknife_margin(found[1:])
         ends = [tuple(pair) for pair in torch.stack([found[0] - margin, found[0] + margin], 1).tolist()]
     values, sizes = found[0].tolist(), fit.sizes(owners)
-    costs, unused = ({}, {}) if worth is None else worth
+    costs, unused, added = ({}, {}, {}) if worth is None else worth
     single = {next(iter(some)): cost for some, cost in costs.items() if len(some) == 1}
     joint = {some: cost for some, cost in costs.items() if len(some) > 1 or len(some) == count}
     return Slopes(
@@ -94,6 +98,8 @@ def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth 
         unused_intervals=_ends(unused),
         explained=values[count + 1],
         explained_interval=None if ends is None else ends[count + 1],
+        added=_values(added),
+        added_intervals=_ends(added),
     )
 
 

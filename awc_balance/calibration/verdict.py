@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from awc_balance.calibration.excess import Excess, excess
-from awc_balance.calibration.judgement import Alone, Answer, Estimate, Judgement, Kind, Verdict
+from awc_balance.calibration.judgement import Answer, Estimate, Judgement, Kind, Verdict
 from awc_balance.calibration.limits import (
     LEARNABLE,
     LEAST_BORNE_OUT,
@@ -21,7 +21,7 @@ from awc_balance.calibration.slopes import Interval, Slopes
 from awc_balance.checks import check_by_modality
 
 
-def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Alone] | None = None) -> Verdict:
+def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | None = None) -> Verdict:
     """Judge the balance of a trained model's modalities; every answer is read off a 95 % interval.
 
     *x overfits* if its slope on held-out data is credibly below that on training data, and by more than 0.1. Parts of
@@ -30,8 +30,9 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Alone] | Non
     idle* if without it credibly less than 5 % is lost of what the model explains, and the error grows by less than
     15 %, a new head making the best of all other features. *b is starved* if the features of b predict credibly more
     than a tenth of the error that is left; or if features that were learned on b alone lower that error by credibly
-    more than 5 %, beside all features here: then the largest other part is the one that *starves*. A small part that
-    should credibly be larger leaves it open, unless b was also tried alone.
+    more than 5 %, beside all features here: then the largest other part is the one that *starves*, if it is not far
+    smaller; else b was not trained to the end. A small part that should credibly be larger leaves it open, as do
+    features that predict what is left where b, learned alone, adds next to nothing.
     *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
     is the verdict, but what is idle and tells nothing, as far as can be seen, is better left out than held back. A
     single modality has nothing to be balanced with.
@@ -77,8 +78,6 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Alone] | Non
     if not learned:
         judgements = tuple(replace(one, overfits="unclear", idle="unclear", starved="unclear") for one in judgements)
     ahead = _ahead(judgements)
-    if not ahead:
-        judgements = tuple(replace(one, starved="unclear") if one.starved == "yes" else one for one in judgements)
     kind, modalities = _kind(judgements, ahead)
     return Verdict(
         kind,
@@ -93,7 +92,7 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Alone] | Non
     )
 
 
-def _check_alone(alone: Mapping[str, Alone] | None, modalities: Slopes) -> Mapping[str, Alone]:
+def _check_alone(alone: Mapping[str, Estimate] | None, modalities: Slopes) -> Mapping[str, Estimate]:
     if alone is None:
         return {}
     if not isinstance(alone, Mapping):
@@ -105,7 +104,7 @@ def _check_alone(alone: Mapping[str, Alone] | None, modalities: Slopes) -> Mappi
             f"{', '.join(map(str, unknown))}. Name some of them."
         )
     for modality, one in alone.items():
-        if not isinstance(one, Alone):
+        if not isinstance(one, Estimate):
             raise TypeError(
                 f"`alone` should hold what train_alone or measure_alone gives. Got {type(one).__name__} for "
                 f"`{modality}`. Pass alone=train_alone(model, encoders, training, held_out)."
@@ -149,7 +148,7 @@ def _tells_something(one: Judgement) -> bool:
 
 
 def _judgement(
-    modality: str, held_out: Slopes, above: Excess, alone: Alone | None, *, whole: Answer | None
+    modality: str, held_out: Slopes, above: Excess, alone: Estimate | None, *, whole: Answer | None
 ) -> Judgement:
     nothing = len(held_out) == 1 or held_out.shares[modality] < NEGLIGIBLE or _all_but_perfect(held_out)
     single, total = len(held_out) == 1, _all_lost(held_out)
@@ -201,12 +200,13 @@ def _too_small(held_out: Slopes, modality: str) -> bool:
     return small and held_out.intervals is not None and held_out.intervals[modality][0] > 1 + TOLERATED
 
 
-def _starved(unused: Estimate | None, alone: Alone | None, *, too_small: bool) -> Answer:
+def _starved(unused: Estimate | None, alone: Estimate | None, *, too_small: bool) -> Answer:
+    if alone is not None and alone.low > LEARNABLE:
+        return "yes"
+    useless = alone is not None and alone.value <= LEARNABLE
     if unused is not None and unused.low > UNUSED:
-        return "yes"
-    if alone is not None and alone.added.low > LEARNABLE:
-        return "yes"
-    in_doubt = too_small if alone is None else alone.added.high > LEARNABLE
+        return "unclear" if useless else "yes"
+    in_doubt = too_small if alone is None else not useless
     return "no" if unused is not None and unused.high <= UNUSED and not in_doubt else "unclear"
 
 

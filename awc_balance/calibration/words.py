@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from awc_balance.calibration.limits import LEARNABLE, LEAST_BORNE_OUT, NEGLIGIBLE
+from awc_balance.calibration.limits import LEAST_BORNE_OUT, NEGLIGIBLE
+from awc_balance.calibration.parts import MOST_SHARED
+from awc_balance.calibration.refit import LEAST_SAMPLES, MOST_NUMBERS
 from awc_balance.wording import interval, listed, number, percent, percents
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ def sentences(verdict: Verdict) -> list[str]:
         *_starved(verdict),
         *_overfitting(verdict),
         *_idle(verdict),
-        *(_unclear(one) for one in verdict.judgements if "unclear" in (one.overfits, one.idle, one.starved)),
+        *_unclear(verdict),
         *_whole(verdict),
     ]
 
@@ -66,9 +68,16 @@ def _can_be_left_out(verdict: Verdict) -> str:
 
 
 def _cannot_tell(verdict: Verdict) -> str:
+    doubted = f"In doubt: {listed(verdict.modalities)}."
     if _all_of_it_overfits(verdict):
-        return f"cannot tell who is to blame: the model as a whole overfits. In doubt: {listed(verdict.modalities)}."
-    return f"{_UNKNOWN}. In doubt: {listed(verdict.modalities)}."
+        return f"cannot tell who is to blame: the model as a whole overfits. {doubted}"
+    behind = [one.modality for one in verdict.named("starved")]
+    if behind:
+        return (
+            f"cannot tell: {listed(behind)} {'is' if len(behind) == 1 else 'are'} not fully made use of, and nothing "
+            f"larger holds {'it' if len(behind) == 1 else 'them'} down. Train longer, then ask again. {doubted}"
+        )
+    return f"{'cannot tell' if _unmeasured(verdict) else _UNKNOWN}. {doubted}"
 
 
 _HEADLINES: dict[str, Callable[[Verdict], str]] = {
@@ -93,17 +102,18 @@ def _droppable(verdict: Verdict) -> str:
 
 
 def _starved(verdict: Verdict) -> list[str]:
-    found = []
-    for one in verdict.named("starved"):
-        if one.alone is not None and one.alone.added.low > LEARNABLE:
-            reason = (
-                f"features that were learned on it alone lower the error that is left by {_share(one.alone.added)}, "
-                "beside all that are here"
-            )
-        else:
-            reason = f"its features predict {_share(one.unused)} of the error that is left"
-        found.append(f"{one.modality} is not made use of: {reason}. If it is not starved, it needs longer training.")
-    return found
+    return [
+        f"{one.modality} is not fully made use of: {_left_in(one)}. If it is not starved, it needs longer training."
+        for one in verdict.named("starved")
+    ]
+
+
+def _left_in(one: Judgement) -> str:
+    """What a modality could tell and does not."""
+    found = [f"its features predict {_share(one.unused)} of the error that is left"]
+    if one.alone is not None:
+        found.append(f"features that were learned on it alone lower that error by {_share(one.alone)}")
+    return "; ".join(found)
 
 
 def _overfitting(verdict: Verdict) -> list[str]:
@@ -126,7 +136,7 @@ def _idle(verdict: Verdict) -> list[str]:
         f"a training without {one.modality} may do better.{_apart(one)}"
         for one in idle
     ]
-    if idle and verdict.kind != "idle":
+    if verdict.kind not in ("idle", "starves") and {one.modality for one in idle} - {*verdict.modalities}:
         found.append(_droppable(verdict))
     unknown = [one.modality for one in idle if one.alone is None]
     if unknown:
@@ -137,30 +147,43 @@ def _idle(verdict: Verdict) -> list[str]:
 
 
 def _apart(one: Judgement) -> str:
-    if one.alone is None:
-        return ""
-    return (
-        f" Learned alone, it explains {_share(one.alone.explained)} of the variance, and lowers the error that "
-        f"is left by {_share(one.alone.added)}."
-    )
+    return "" if one.alone is None else f" Features learned on it alone would lower the error by {_share(one.alone)}."
 
 
-def _unclear(one: Judgement) -> str:
+def _unclear(verdict: Verdict) -> list[str]:
+    """Every question that is open, by modality; together what was not measured of any."""
+    measured = not _unmeasured(verdict)
+    found = [_open(one, measured=measured) for one in verdict.judgements]
+    if not measured:
+        names = listed((one.modality for one in verdict.judgements), "or")
+        found.append(
+            f"Whether {names} is idle or starved was not measured. That takes at most {MOST_SHARED} modalities, "
+            f"{LEAST_SAMPLES} held-out samples or more, and predictions of up to {MOST_NUMBERS} numbers that are not "
+            "maps of classes."
+        )
+    return [sentence for sentence in found if sentence]
+
+
+def _open(one: Judgement, *, measured: bool) -> str:
     parts = []
     if one.overfits == "unclear":
         parts.append(
             f"overfits (too large by {number(one.excess.value)} {interval((one.excess.low, one.excess.high))})"
         )
-    if one.idle == "unclear":
+    if measured and one.idle == "unclear":
         parts.append("is idle" + ("" if one.lost is None else f" (lost without it: {_share(one.lost)})"))
-    if one.starved == "unclear":
-        parts.append(
-            "is starved" + ("" if one.unused is None else f" (error its features predict: {_share(one.unused)})")
-        )
+    if measured and one.starved == "unclear":
+        parts.append("is starved" + ("" if one.unused is None else f" ({_left_in(one)})"))
     remedy = "Measure on more held-out data"
-    if one.starved == "unclear":
-        remedy += f", or {_TRY_ALONE}"
-    return f"Whether {one.modality} {listed(parts, 'or')}: {_UNKNOWN}. {remedy}."
+    if measured and one.starved == "unclear":
+        remedy += f", or {_TRY_ALONE}" if one.alone is None else ", or train longer"
+    return f"Whether {one.modality} {listed(parts, 'or')}: {_UNKNOWN}. {remedy}." if parts else ""
+
+
+def _unmeasured(verdict: Verdict) -> bool:
+    """Whether nobody knows what is lost without a modality, though there are samples enough for slopes."""
+    costs = [one.cost for one in verdict.judgements]
+    return verdict.whole_interval is not None and len(costs) > 1 and all(cost is None for cost in costs)
 
 
 def _whole(verdict: Verdict) -> list[str]:

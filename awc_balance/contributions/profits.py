@@ -226,7 +226,7 @@ def check_classes(prediction: Tensor, target: Any, *, probabilities: bool = True
         raise ValueError(
             "A profit of classes needs logits [batch, classes, ...] of two classes or more, and class numbers "
             f"[batch, ...] or probabilities that sum to 1. Got {tuple(prediction.shape)} and {got}. "
-            "For yes-or-no outputs take 'negative_binary_cross_entropy'."
+            "For yes-or-no outputs take 'negative_binary_cross_entropy', where a loss is chosen 'binary_cross_entropy'."
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from torch import nn
 
 from awc_balance.batches import Step
-from awc_balance.calibration import Alone, Calibration, Slopes, Verdict, train_alone, verdict
+from awc_balance.calibration import Calibration, Estimate, Slopes, Verdict, train_alone, verdict
 from awc_balance.calibration.rule import loss_of
 from awc_balance.contributions import Contributions, ShapleyContribution
 from awc_balance.contributions.profits import PROFITS
@@ -101,10 +101,10 @@ def _verdict(measures: _Measures, options: argparse.Namespace) -> Verdict | None
     return verdict(training, held_out, None if options.alone is None else _alone(measures, options))
 
 
-def _alone(measures: _Measures, options: argparse.Namespace) -> dict[str, Alone]:
+def _alone(measures: _Measures, options: argparse.Namespace) -> dict[str, Estimate]:
     """What every modality tells when it is learned alone."""
 
-    def learned(batches: Iterable[Any]) -> dict[str, Alone]:
+    def learned(batches: Iterable[Any]) -> dict[str, Estimate]:
         return train_alone(
             *(measures.model, measures.encoders, load_batches("--data", options.data), batches),
             loss=loss_of(options.profit),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from awc_balance import AWCRegularizer, Calibration
-from awc_balance.calibration import Alone, Estimate, Slopes
+from awc_balance.calibration import Estimate, Slopes
 from awc_balance.diagnose import verdict
 from tests.diagnose import mixed, sets
 from tests.diagnose.confusion import judged
@@ -124,7 +124,7 @@ def test_starved_is_a_modality_that_could_tell_more_beside_a_larger_one_that_cou
 
 def alone(added, half=0.01):
     """Features that were learned on `b` alone, which lower the error by this share."""
-    return {"b": Alone(Estimate(0.8, 0.79, 0.81), Estimate(added, added - half, added + half))}
+    return {"b": Estimate(added, added - half, added + half)}
 
 
 def test_features_that_were_learned_alone_show_what_a_joint_model_did_not_learn():
@@ -133,12 +133,21 @@ def test_features_that_were_learned_alone_show_what_a_joint_model_did_not_learn(
     assert "train_alone" in str(verdict(slopes(), held_out))
     found = verdict(slopes(), held_out, alone(0.3))
     assert (found.kind, found.modalities) == ("starves", ("a",))
-    assert "learned on it alone lower the error that is left by 30 % [29, 31]" in str(found)
+    assert "learned on it alone lower that error by 30 % [29, 31]" in str(found)
     found = verdict(slopes(), held_out, alone(0.02))
     assert found.kind == "idle"
     assert "train_alone" not in str(found)
-    assert "Learned alone, it explains 80 % [79, 81] of the variance" in str(found)
-    assert verdict(slopes(), held_out, alone(0.05)).kind == "cannot tell"
+    assert "learned on it alone would lower the error by 2.0 % [1.0, 3.0]" in str(found)
+    assert verdict(slopes(), held_out, alone(0.055)).kind == "cannot tell"
+
+
+def test_what_learning_alone_leaves_open_is_open_only_where_it_seems_to_add_something():
+    held_out = slopes(costs={"a": 0.95, "b": 0.0})
+    assert verdict(slopes(), held_out, alone(0.02, 0.06)).kind == "idle"
+    found = verdict(slopes(), held_out, alone(0.06, 0.06))
+    assert found.kind == "cannot tell"
+    assert "learned on it alone lower that error by 6.0 % [0.0, 12]" in str(found)
+    assert "train_alone" not in str(found)  # it was tried
 
 
 def test_a_small_part_that_should_be_larger_is_settled_by_learning_it_alone():
@@ -150,11 +159,40 @@ def test_a_small_part_that_should_be_larger_is_settled_by_learning_it_alone():
     ]
 
 
-def test_learning_alone_takes_back_nothing_that_features_of_the_model_tell():
+def test_where_learning_alone_adds_nothing_what_is_left_is_not_laid_on_the_others():
+    """The features are there, and the head does not use them: nobody starved that encoder."""
     held_out = slopes(shares={"a": 0.8, "b": 0.2}, unused={"a": 0.0, "b": 0.3})
-    assert verdict(slopes(), held_out, alone(0.0)).kind == "starves"
-    unknown = slopes(shares={"a": 0.8, "b": 0.2}, unused={"a": 0.0, "b": 0.1})
-    assert answers(verdict(slopes(), unknown, alone(0.0)), "starved")["b"] == "unclear"
+    assert verdict(slopes(), held_out).kind == "starves"
+    found = verdict(slopes(), held_out, alone(0.0))
+    assert (found.kind, answers(found, "starved")["b"]) == ("cannot tell", "unclear")
+    assert "train longer" in str(found)
+
+
+def test_what_is_not_fully_learned_without_anything_larger_needs_longer_training():
+    held_out = slopes(shares={"a": 0.2, "b": 0.8}, unused={"a": 0.0, "b": 0.5})
+    for known in (None, alone(0.4)):
+        found = verdict(slopes(), held_out, known)
+        assert (found.kind, found.modalities) == ("cannot tell", ("b",))
+        assert "b is not fully made use of, and nothing larger holds it down. Train longer" in found.sentences()[0]
+        assert "more held-out data" not in str(found)
+    assert "lower that error by 40 % [39, 41]" in str(found)
+
+
+def test_what_was_not_measured_is_said_once_and_with_the_reason():
+    """Of seven modalities slopes are known, but nothing about what is lost without them."""
+    values = dict.fromkeys("abcdefg", 1.0)
+    held_out = replace(slopes(values), costs={}, cost_intervals=None, joint_costs={}, joint_cost_intervals=None)
+    found = verdict(slopes(values), replace(held_out, unused={}, unused_intervals=None))
+    assert found.kind == "cannot tell"
+    assert str(found).count("was not measured. That takes at most 6 modalities, 40 held-out samples or more") == 1
+    assert not re.search("this much data|train_alone", str(found))
+
+
+def test_who_starves_another_is_not_to_be_left_out_at_once():
+    held_out = slopes(costs={"a": 0.0, "b": 0.9}, shares={"a": 0.8, "b": 0.2})
+    found = verdict(slopes(), held_out, alone(0.3))
+    assert (found.kind, answers(found, "idle")["a"]) == ("starves", "yes")
+    assert "eave out" not in str(found)
 
 
 def test_a_small_part_that_should_be_larger_is_not_called_idle():
