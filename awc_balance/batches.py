@@ -145,3 +145,16 @@ def iterate(loader: Iterable[Any], progress: Progress | None = None) -> Iterator
             "`loader` should yield at least one batch. Got none. "
             "An iterator can be read only once: pass the DataLoader itself, and check drop_last."
         )
+
+
+def refuse_iterator(name: str, loader: object) -> None:
+    """Refuse what can be read only once where it is read again and again.
+
+    Raises:
+        ValueError: If the loader is an iterator.
+    """
+    if isinstance(loader, Iterator):
+        raise ValueError(
+            f"`{name}` should be a loader, which is read more than once. Got {type(loader).__name__}, which can be "
+            "read once. Pass the DataLoader itself, or a list."
+        )

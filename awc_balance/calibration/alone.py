@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate, predict
+from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate, predict, refuse_iterator
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
 from awc_balance.calibration.judgement import Estimate
 from awc_balance.calibration.refit import LEAST_SAMPLES, MOST_NUMBERS
@@ -98,12 +98,8 @@ def train_alone(
     if criterion is not None:
         check_callable("criterion", criterion, "Pass the loss function of your training.")
     step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
-    for name, loader in (("training", training), ("held_out", held_out)):
-        if isinstance(loader, Iterator):
-            raise ValueError(
-                f"`{name}` should be a loader, which is read more than once. Got {type(loader).__name__}, which can "
-                "be read once. Pass the DataLoader itself, or a list."
-            )
+    refuse_iterator("training", training)
+    refuse_iterator("held_out", held_out)
     train = _Training(training, criterion or _criterion(loss), epochs, optimizer, step, progress)
     found = {}
     for modality in wanted:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from awc_balance.batches import Step, iterate
+from awc_balance.batches import Step, iterate, refuse_iterator
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
 from awc_balance.calibration.elasticity import elasticities
 from awc_balance.calibration.excess import next_strengths
@@ -84,11 +84,7 @@ class CalibrationRule:
                 "rule='calibration' needs batches that the model is not trained on. Got none. "
                 "Pass held_out=loader, of a part of the training data, never of the test data."
             )
-        if isinstance(held_out, Iterator):
-            raise ValueError(
-                "`held_out` should be a loader, which is read anew in every epoch. "
-                f"Got {type(held_out).__name__}, which can be read once. Pass the DataLoader itself, or a list."
-            )
+        refuse_iterator("held_out", held_out)
         self.held_out = held_out
         self._calibration = Calibration(model, encoders, loss_of(profit), step=step, process_group=process_group)
 
