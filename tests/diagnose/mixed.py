@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 
-from awc_balance import AWCRegularizer
 from tests.diagnose.sets import Trained, World, batches, chosen, normal
 
 SIZE, STEPS = 6, 8
@@ -157,49 +156,34 @@ RIGHT = {
 }
 
 
-def train(model, data, epochs, loss, awc=None, loader=None):
-    """Adam, batches drawn anew in every epoch; held back by a regularizer that reads a loader, if there is one."""
+def train(model, data, epochs, loss):
+    """Adam, batches drawn anew in every epoch."""
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     inputs, target = data
     for _ in range(epochs):
-        if awc is not None:
-            awc.start_epoch(loader)
         for some in torch.randperm(len(target)).split(64):
             if len(some) > 1:  # for batch norm
                 optimizer.zero_grad()
                 loss(model({m: x[some] for m, x in inputs.items()}), target[some]).backward()
-                if awc is not None:
-                    awc.add_gradient_()
                 optimizer.step()
     return model.eval()
 
 
-def noisy(scores):
-    """What the scores are seen as in the regression."""
-    return scores + 0.4 * torch.randn_like(scores)
-
-
-def labelled(scores):
-    """Which of three classes they make likely."""
-    return chosen(4 * scores)
-
-
-def attentive(name, seed, *, rule=False):
+def attentive(name, seed):
     """Regression of three outputs by attention."""
-    return _trained(Attentive, name, seed, noisy, nn.functional.mse_loss, rule=rule)
+    return _trained(
+        Attentive, name, seed, lambda scores: scores + 0.4 * torch.randn_like(scores), nn.functional.mse_loss
+    )
 
 
-def normed(name, seed, *, rule=False):
+def normed(name, seed):
     """Three classes, side by side with batch norm."""
-    return _trained(Normed, name, seed, labelled, nn.functional.cross_entropy, rule=rule)
+    return _trained(Normed, name, seed, lambda scores: chosen(4 * scores), nn.functional.cross_entropy)
 
 
-def _trained(model, name, seed, target, loss, *, rule):
+def _trained(model, name, seed, target, loss):
     torch.manual_seed(1000 + seed)
     world = WORLDS[name]
     training, held_out = ((inputs, target(scores)) for inputs, scores in map(world.draw, world[1:3]))
-    model, loader, others = model(training[0], 3), batches(*training, 32), batches(*held_out, 32)
-    awc = (
-        AWCRegularizer(model, model.encoders, loss, rule="calibration", held_out=others, batches=None) if rule else None
-    )
-    return Trained(train(model, training, world.epochs, loss, awc, loader), loader, others)
+    model = train(model(training[0], 3), training, world.epochs, loss)
+    return Trained(model, batches(*training, 32), batches(*held_out, 32))
