@@ -147,7 +147,11 @@ def _idle(verdict: Verdict) -> list[str]:
 
 
 def _apart(one: Judgement) -> str:
-    return "" if one.alone is None else f" Features learned on it alone would lower the error by {_share(one.alone)}."
+    if one.alone is None:
+        return ""
+    if one.alone.value <= 0:
+        return f" Features learned on it alone would add nothing ({_share(one.alone)})."
+    return f" Features learned on it alone would lower the error by {_share(one.alone)}."
 
 
 def _unclear(verdict: Verdict) -> list[str]:

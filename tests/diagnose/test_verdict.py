@@ -138,6 +138,9 @@ def test_features_that_were_learned_alone_show_what_a_joint_model_did_not_learn(
     assert found.kind == "idle"
     assert "train_alone" not in str(found)
     assert "learned on it alone would lower the error by 2.0 % [1.0, 3.0]" in str(found)
+    assert "learned on it alone would add nothing (-2.0 % [-3.0, -1.0])" in str(
+        verdict(slopes(), held_out, alone(-0.02))
+    )
     assert verdict(slopes(), held_out, alone(0.055)).kind == "cannot tell"
 
 
