@@ -92,12 +92,18 @@ def draw_strengths(cell: dict[str, Any], title: str, file: Path) -> Path:
 
 def _slopes_panel(axes: Axes, summary: Summary, how: str, key: str) -> None:
     """One point for every cell and modality."""
-    for number, (name, marker) in enumerate(zip(summary, MARKERS, strict=False)):
+    for number, name in enumerate(summary):
         mine = [point for point in points(summary, how) if point["cell"] == name]
-        _scatter(axes, mine, key, {"label": name, "color": PALETTE[number], "marker": marker})
+        _scatter(axes, mine, key, {"label": name, **_look(number)})
     _zero(axes)
     axes.axvline(0, color="black", lw=0.6, alpha=0.4)
     _percent_scale(axes, "y")
+
+
+def _look(number: int) -> dict[str, Any]:
+    """Colour and marker of a cell; beyond eight cells colours come again, with other markers."""
+    again, place = divmod(number, len(PALETTE))
+    return {"color": PALETTE[place], "marker": MARKERS[(place + again) % len(MARKERS)]}
 
 
 def _scatter(axes: Axes, found: Sequence[dict[str, Any]], key: str, style: dict[str, Any]) -> None:

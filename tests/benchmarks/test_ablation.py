@@ -6,6 +6,7 @@ import torch
 from benchmarks.ablation import __main__ as command
 from benchmarks.ablation.cells import CELLS, FEWEST, Cell, cell_named, load_cell
 from benchmarks.ablation.conditions import GROUPS, NOBODY, PARTS, STRENGTHS, WINDOWS, Condition, middle
+from benchmarks.ablation.figures import _look
 from benchmarks.ablation.holds import Freeze, Hold, Pull, Slow
 from benchmarks.ablation.plan import Plan
 from benchmarks.ablation.predictors import QUANTITIES, claimed, ranks
@@ -247,3 +248,8 @@ class TestCommand:
     def test_says_what_a_cell_is(self, tmp_path, capsys):
         assert command.main(["--cells", "mars"]) == 2
         assert "mars/scarce/small" in capsys.readouterr().err
+
+
+def test_every_cell_has_a_look_of_its_own():
+    looks = {tuple(_look(number).items()) for number in range(len(CELLS))}
+    assert len(looks) == len(CELLS)
