@@ -100,6 +100,7 @@ def train_alone(
     step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
     refuse_iterator("training", training)
     refuse_iterator("held_out", held_out)
+    refuse_sharded(model, "Training on one modality alone", "Pass a copy that is whole.")
     train = _Training(training, criterion or _criterion(loss), epochs, optimizer, step, progress)
     found = {}
     for modality in wanted:
@@ -219,7 +220,6 @@ def _train_and_measure(
     loss: CalibrationLoss,
 ) -> Estimate:
     """What a copy that is trained on one modality adds."""
-    refuse_sharded(model, "Training on one modality alone", "Pass a copy that is whole.")
     with uncompiled(), torch.inference_mode(False), torch.enable_grad():
         apart, of_apart = _copied(model, encoders)
 

@@ -37,9 +37,8 @@ CELLS = (
     *(Cell("mfeat_classification", data) for data in ("full", "scarce")),
     *(Cell(f"{BUNDLED}:{name}") for name in ("diabetes", "breast_cancer", "digits")),
 )
-
-
 _NORMAL = 1.96
+"""Half the width of a 95 % interval of the normal, in standard errors."""
 
 
 @dataclass(frozen=True)
