@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from awc_balance.anchors import Anchored, check_parameters
 from awc_balance.batches import Progress, Step, device_of, iterate
-from awc_balance.calibration.judgement import Estimate, Verdict
+from awc_balance.calibration.estimate import Estimate
+from awc_balance.calibration.judgement import Verdict
 from awc_balance.calibration.rule import CalibrationRule
 from awc_balance.checks import check_callable, check_choice, check_count
 from awc_balance.contributions.source import ContributionSource, Given

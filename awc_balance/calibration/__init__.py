@@ -2,8 +2,9 @@
 
 from awc_balance.calibration.alone import measure_alone, train_alone
 from awc_balance.calibration.calibration import Calibration
+from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.excess import Excess, excess
-from awc_balance.calibration.judgement import Estimate, Judgement, Verdict
+from awc_balance.calibration.judgement import Judgement, Verdict
 from awc_balance.calibration.slopes import Slopes
 from awc_balance.calibration.verdict import verdict
 

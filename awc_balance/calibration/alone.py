@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate, predict, refuse_iterator
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
-from awc_balance.calibration.judgement import Estimate
+from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.refit import LEAST_SAMPLES, MOST_NUMBERS
 from awc_balance.checks import check_callable, check_choice, check_count
 from awc_balance.contributions.features import Features
@@ -102,11 +102,19 @@ def train_alone(
     refuse_iterator("held_out", held_out)
     refuse_sharded(model, "Training on one modality alone", "Pass a copy that is whole.")
     train = _Training(training, criterion or _criterion(loss), epochs, optimizer, step, progress)
-    found = {}
+    found: dict[str, Estimate] = {}
     for modality in wanted:
         state = RandomState(training)
         try:
-            found[modality] = _train_and_measure(model, encoders, modality, train, held_out, loss)
+            with uncompiled(), torch.inference_mode(False), torch.enable_grad():
+                apart, of_apart = _copied(model, encoders)
+                with Features(of_apart).only({modality}):
+                    pair = apart, of_apart[modality]
+                    if not found:  # what cannot be measured fails before the work
+                        _added(model, encoders, modality, pair, held_out, loss, step)
+                    apart.train()
+                    train(apart, modality)
+                    found[modality] = _added(model, encoders, modality, pair, held_out, loss, step)
         finally:
             state.restore()
     return found
@@ -182,8 +190,7 @@ class _Training:
         step: Step,
         progress: Progress | None,
     ) -> None:
-        self.step = step
-        self._loader, self._criterion, self._epochs = loader, criterion, epochs
+        self._loader, self._criterion, self._epochs, self._step = loader, criterion, epochs, step
         self._optimizer, self._progress = optimizer, progress
 
     def __call__(self, model: nn.Module, modality: str) -> None:
@@ -200,7 +207,7 @@ class _Training:
         for _ in iterate(range(self._epochs), self._progress):
             for batch in iterate(self._loader):
                 optimizer.zero_grad()
-                loss = self._criterion(*predict(self.step, model, batch))
+                loss = self._criterion(*predict(self._step, model, batch))
                 if loss.dim() or not loss.isfinite():
                     raise ValueError(
                         f"The loss should be one finite number. Trained on `{modality}` alone it is "
@@ -209,28 +216,6 @@ class _Training:
                     )
                 loss.backward()
                 optimizer.step()
-
-
-def _train_and_measure(
-    model: nn.Module,
-    encoders: dict[str, nn.Module],
-    modality: str,
-    train: _Training,
-    held_out: Iterable[Any],
-    loss: CalibrationLoss,
-) -> Estimate:
-    """What a copy that is trained on one modality adds."""
-    with uncompiled(), torch.inference_mode(False), torch.enable_grad():
-        apart, of_apart = _copied(model, encoders)
-
-        def added() -> Estimate:
-            return _added(model, encoders, modality, (apart, of_apart[modality]), held_out, loss, train.step)
-
-        with Features(of_apart).only({modality}):
-            added()  # before the work, which would be for nothing if it failed
-            apart.train()
-            train(apart, modality)
-            return added()
 
 
 def _copied(model: nn.Module, encoders: dict[str, nn.Module]) -> tuple[nn.Module, dict[str, nn.Module]]:
@@ -267,12 +252,12 @@ def _added(
     parts = {whole: nn.ModuleList(encoders.values()), alone: apart[1]}
     pair = nn.ModuleList([model, apart[0]])
     found = Calibration(pair, parts, loss, step=both, process_group=None).evaluate(held_out)
-    if found.added_intervals is None:
+    if not found.added:
         raise ValueError(
             f"`held_out` should hold {LEAST_SAMPLES} samples or more, with predictions of up to {MOST_NUMBERS} numbers "
             "each that are not maps of classes. Got fewer or larger ones. Pass more, or judge without `alone`."
         )
-    return Estimate(found.added[alone], *found.added_intervals[alone])
+    return found.added[alone]
 
 
 def _criterion(loss: CalibrationLoss) -> Callable[[Tensor, Tensor], Tensor]:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate
-from awc_balance.calibration.fits import Fit, LogisticFit, SquaredFit
+from awc_balance.calibration.fit import Fit
+from awc_balance.calibration.logistic import LogisticFit
 from awc_balance.calibration.parts import MOST_SHARED, Parts, Split, by_coalition, by_modality, split_prediction
 from awc_balance.calibration.refit import Refit
 from awc_balance.calibration.slopes import Slopes, slopes_of
+from awc_balance.calibration.squared import SquaredFit
 from awc_balance.checks import check_callable, check_choice
 from awc_balance.contributions.features import Feature, Features
 from awc_balance.contributions.runs import BatchRun, Measured, Runner, run_batch

@@ -48,7 +48,7 @@ def excess(training: Slopes, held_out: Slopes) -> dict[str, Excess]:
         >>> from awc_balance.calibration.slopes import Slopes
         >>> def slopes(value, low, high):
         ...     known, interval = {"wifi": value}, {"wifi": (low, high)}
-        ...     return Slopes(known, interval, 1.0, (0.9, 1.1), {"wifi": 0.0}, None, {"wifi": 1.0})
+        ...     return Slopes(known, interval, 1.0, (0.9, 1.1), {"wifi": 1.0})
         >>> excess(slopes(1.02, 0.98, 1.06), slopes(0.7, 0.6, 0.8))["wifi"].credible
         True
     """

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from awc_balance.calibration import words
+from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.excess import Excess
 
 Kind: TypeAlias = Literal["balanced", "idle", "overfits", "starves", "cannot tell"]
 Answer: TypeAlias = Literal["yes", "no", "unclear"]
 Question: TypeAlias = Literal["overfits", "idle", "starved"]
-
-
-class Estimate(NamedTuple):
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from awc_balance.calibration.fits import Fit, Kind, one_hot
+from awc_balance.calibration.estimate import Estimate
+from awc_balance.calibration.fit import Fit, Kind
+from awc_balance.calibration.logistic import one_hot
 from awc_balance.calibration.parts import Parts
 from awc_balance.contributions.intervals import jackknife_margin
 from awc_balance.contributions.profits import check_same_shape
@@ -32,9 +34,6 @@ _PENALTIES = torch.logspace(-3, 3, 13, dtype=torch.float64).tolist()
 """Of the kernel ridge."""
 
 _TINY = torch.finfo(torch.float64).tiny
-
-Estimate = tuple[float, float, float]
-"""A value, and the ends of its 95 % interval."""
 
 
 class Worth(NamedTuple):
@@ -284,7 +283,7 @@ def _likeness(features: Tensor) -> tuple[Tensor, Tensor]:
 def _fallen(squares: Tensor, before: Tensor) -> Estimate:
     """By which share a sum over blocks is smaller than another."""
     value, low, high = _grown(squares, before)
-    return -value, -high, -low
+    return Estimate(-value, -high, -low)
 
 
 def _grown(squares: Tensor, before: Tensor) -> Estimate:
@@ -294,4 +293,4 @@ def _grown(squares: Tensor, before: Tensor) -> Estimate:
         for x, y in ((squares.sum(), before.sum()), (squares.sum() - squares, before.sum() - before))
     )
     margin = jackknife_margin(without.unsqueeze(1)).item()
-    return value.item(), value.item() - margin, value.item() + margin
+    return Estimate(value.item(), value.item() - margin, value.item() + margin)

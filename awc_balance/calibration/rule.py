@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from awc_balance.batches import Step, iterate, refuse_iterator
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
 from awc_balance.calibration.elasticity import elasticities
+from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.excess import next_strengths
-from awc_balance.calibration.judgement import Estimate, Verdict
+from awc_balance.calibration.judgement import Verdict
 from awc_balance.calibration.pull import pull_to_zero
 from awc_balance.calibration.slopes import Slopes
 from awc_balance.calibration.verdict import verdict

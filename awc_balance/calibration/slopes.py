@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from awc_balance.by_modality import ByModality
-from awc_balance.calibration.fits import Fit
-from awc_balance.calibration.refit import Estimate, Worth
+from awc_balance.calibration.estimate import Estimate
+from awc_balance.calibration.fit import Fit
+from awc_balance.calibration.refit import Worth
 from awc_balance.contributions.intervals import jackknife_margin
 
-T = TypeVar("T")
 Interval: TypeAlias = tuple[float, float]
 
 LEAST_FOLDS = 10
@@ -41,26 +41,22 @@ class Slopes(ByModality):
     whole: float
     """The factor of the whole prediction at which the loss is smallest."""
     whole_interval: Interval | None
-    costs: dict[str, float]
-    """By how much the squared error grows without the modality, when a new head makes the best of what all others put
-    out: 0.02 is 2 %; see `calibration.refit`. Empty if costs were not wanted, or cannot be told."""
-    cost_intervals: dict[str, Interval] | None
     shares: dict[str, float]
     """How large each part is: its share in the second derivatives of the loss by the factors; they sum to 1."""
-    joint_costs: dict[frozenset[str], float] = field(default_factory=dict)
+    costs: dict[str, Estimate] = field(default_factory=dict)
+    """By how much the squared error grows without the modality, when a new head makes the best of what all others put
+    out: 0.02 is 2 %; see `calibration.refit`. Empty if costs were not wanted, or cannot be told."""
+    joint_costs: dict[frozenset[str], Estimate] = field(default_factory=dict)
     """The same for leaving several modalities out at once: all of them, and those that may be worth little."""
-    joint_cost_intervals: dict[frozenset[str], Interval] | None = None
-    unused: dict[str, float] = field(default_factory=dict)
+    unused: dict[str, Estimate] = field(default_factory=dict)
     """Which share of the squared error that is left could be predicted from the features of the modality."""
-    unused_intervals: dict[str, Interval] | None = None
     explained: float | None = None
     """By which share the loss of the model as it is lies below that of the best constant: of squared error the share
     of the variance that is explained, of cross-entropy that of the entropy."""
     explained_interval: Interval | None = None
-    added: dict[str, float] = field(default_factory=dict)
+    added: dict[str, Estimate] = field(default_factory=dict)
     """By which share the squared error falls with a modality, beside all others: 1 - 1/(1 + cost), with intervals of
     its own, since those of a growth from next to nothing are of no use."""
-    added_intervals: dict[str, Interval] | None = None
 
 
 def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth | None = None) -> Slopes:
@@ -90,25 +86,13 @@ def slopes_of(fit: Fit, owners: Tensor, modalities: Sequence[str], worth: Worth 
         whole=values[count],
         whole_interval=None if ends is None else ends[count],
         shares=dict(zip(modalities, (sizes / sizes.sum().clamp(min=_TINY)).tolist(), strict=True)),
-        costs=_values(single),
-        cost_intervals=_ends(single),
-        joint_costs=_values(joint),
-        joint_cost_intervals=_ends(joint),
-        unused=_values(unused),
-        unused_intervals=_ends(unused),
+        costs=single,
+        joint_costs=joint,
+        unused=unused,
         explained=values[count + 1],
         explained_interval=None if ends is None else ends[count + 1],
-        added=_values(added),
-        added_intervals=_ends(added),
+        added=added,
     )
-
-
-def _values(estimates: Mapping[T, Estimate]) -> dict[T, float]:
-    return {key: value for key, (value, _, _) in estimates.items()}
-
-
-def _ends(estimates: Mapping[T, Estimate]) -> dict[T, Interval] | None:
-    return {key: (low, high) for key, (_, low, high) in estimates.items()} or None
 
 
 def _slopes(fit: Fit, owners: Tensor, weights: Tensor) -> Tensor:

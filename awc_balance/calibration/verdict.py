@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.excess import Excess, excess
-from awc_balance.calibration.judgement import Answer, Estimate, Judgement, Kind, Verdict
+from awc_balance.calibration.judgement import Answer, Judgement, Kind, Verdict
 from awc_balance.calibration.limits import (
     LEARNABLE,
     LEAST_BORNE_OUT,
@@ -17,7 +18,7 @@ from awc_balance.calibration.limits import (
     UNUSED,
     WELL_BORNE_OUT,
 )
-from awc_balance.calibration.slopes import Interval, Slopes
+from awc_balance.calibration.slopes import Slopes
 from awc_balance.checks import check_by_modality
 
 
@@ -54,10 +55,10 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | 
         ValueError: If modalities differ.
 
     Example:
-        >>> def slopes(value, cost=(), **more):
+        >>> def slopes(value):
         ...     known = {"rgb": 1.0, "wifi": value}
         ...     ends = {modality: (slope - 0.1, slope + 0.1) for modality, slope in known.items()}
-        ...     return Slopes(known, ends, 1.0, (0.9, 1.1), {}, None, {"rgb": 0.7, "wifi": 0.3})
+        ...     return Slopes(known, ends, 1.0, (0.9, 1.1), {"rgb": 0.7, "wifi": 0.3})
         >>> found = verdict(slopes(1.0), slopes(0.6))
         >>> found.kind, found.modalities
         ('overfits', ('wifi',))
@@ -152,7 +153,7 @@ def _judgement(
 ) -> Judgement:
     nothing = len(held_out) == 1 or held_out.shares[modality] < NEGLIGIBLE or _all_but_perfect(held_out)
     single, total = len(held_out) == 1, _all_lost(held_out)
-    cost, unused = _cost(held_out, frozenset([modality])), _unused(held_out, modality)
+    cost, unused = held_out.costs.get(modality), held_out.unused.get(modality)
     lost = None if cost is None or total is None or total.low <= 0 else Estimate(*(x / total.value for x in cost))
     return Judgement(
         modality=modality,
@@ -225,42 +226,18 @@ def _droppable(slopes: Slopes) -> tuple[frozenset[str], ...]:
     total = _all_lost(slopes)
     if total is None or total.low <= 0 or len(slopes) == 1:
         return ()
-    sets = [*(frozenset([modality]) for modality in slopes.costs), *slopes.joint_costs]
+    costs = {frozenset([modality]): cost for modality, cost in slopes.costs.items()} | slopes.joint_costs
     limit = min(NEGLIGIBLE * total.value, SAFE)
-    fine = [some for some in sets if len(some) < len(slopes) and _cost_high(slopes, some) < limit]
+    fine = [some for some, cost in costs.items() if len(some) < len(slopes) and cost.high < limit]
     return tuple(some for some in fine if not any(some < other for other in fine))
 
 
-def _cost_high(slopes: Slopes, some: frozenset[str]) -> float:
-    cost = _cost(slopes, some)
-    return float("inf") if cost is None else cost.high
-
-
-def _cost(slopes: Slopes, some: frozenset[str]) -> Estimate | None:
-    """By how much the squared error grows without some modalities."""
-    one = next(iter(some))
-    if len(some) == 1 and one in slopes.costs and slopes.cost_intervals is not None:
-        return _estimate(slopes.costs[one], slopes.cost_intervals[one])
-    if some in slopes.joint_costs and slopes.joint_cost_intervals is not None:
-        return _estimate(slopes.joint_costs[some], slopes.joint_cost_intervals[some])
-    return None
-
-
 def _all_lost(slopes: Slopes) -> Estimate | None:
-    return _cost(slopes, frozenset(slopes))
-
-
-def _unused(slopes: Slopes, modality: str) -> Estimate | None:
-    if slopes.unused_intervals is None:
-        return None
-    return _estimate(slopes.unused[modality], slopes.unused_intervals[modality])
-
-
-def _estimate(value: float, ends: Interval) -> Estimate:
-    return Estimate(value, *ends)
+    """By how much the squared error grows without all modalities."""
+    return slopes.joint_costs.get(frozenset(slopes))
 
 
 def _explained_as_is(slopes: Slopes) -> Estimate | None:
     if slopes.explained is None or slopes.explained_interval is None:
         return None
-    return _estimate(slopes.explained, slopes.explained_interval)
+    return Estimate(slopes.explained, *slopes.explained_interval)

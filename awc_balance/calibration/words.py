@@ -11,7 +11,8 @@ from awc_balance.calibration.refit import LEAST_SAMPLES, MOST_NUMBERS
 from awc_balance.wording import interval, listed, number, percent, percents
 
 if TYPE_CHECKING:
-    from awc_balance.calibration.judgement import Estimate, Judgement, Verdict
+    from awc_balance.calibration.estimate import Estimate
+    from awc_balance.calibration.judgement import Judgement, Verdict
 
 _TRY_ALONE = "try what it tells when it is learned alone, by `train_alone` (`diagnose --alone`)"
 _UNKNOWN = "cannot tell from this much data"

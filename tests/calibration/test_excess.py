@@ -16,7 +16,7 @@ strength = st.floats(0.0, 1.0)
 def slopes(value, half=0.1, whole=(0.9, 1.1), others=None):
     values = {"m": value, **(others or {})}
     intervals = None if half is None else {name: (v - half, v + half) for name, v in values.items()}
-    return Slopes(values, intervals, 1.0, whole, {}, None, dict.fromkeys(values, 0.5))
+    return Slopes(values, intervals, 1.0, whole, dict.fromkeys(values, 0.5))
 
 
 class TestExcess:

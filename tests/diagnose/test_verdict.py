@@ -18,6 +18,10 @@ def around(values, half):
     return {key: (value - half, value + half) for key, value in values.items()}
 
 
+def estimates(values, half):
+    return {key: Estimate(value, value - half, value + half) for key, value in values.items()}
+
+
 def slopes(
     values=None,
     *,
@@ -38,8 +42,8 @@ def slopes(
     shares = dict.fromkeys(values, 1 / len(values)) if shares is None else shares
     ends = around(values, half), (whole - whole_half, whole + whole_half)
     return Slopes(
-        *(values, ends[0], whole, ends[1], costs, around(costs, cost_half), shares),
-        *(joint, around(joint, cost_half), unused, around(unused, 0.03)),
+        *(values, ends[0], whole, ends[1], shares),
+        *(estimates(costs, cost_half), estimates(joint, cost_half), estimates(unused, 0.03)),
     )
 
 
@@ -184,8 +188,7 @@ def test_what_is_not_fully_learned_without_anything_larger_needs_longer_training
 def test_what_was_not_measured_is_said_once_and_with_the_reason():
     """Of seven modalities slopes are known, but nothing about what is lost without them."""
     values = dict.fromkeys("abcdefg", 1.0)
-    held_out = replace(slopes(values), costs={}, cost_intervals=None, joint_costs={}, joint_cost_intervals=None)
-    found = verdict(slopes(values), replace(held_out, unused={}, unused_intervals=None))
+    found = verdict(slopes(values), replace(slopes(values), costs={}, joint_costs={}, unused={}))
     assert found.kind == "cannot tell"
     assert str(found).count("was not measured. That takes at most 6 modalities, 40 held-out samples or more") == 1
     assert not re.search("this much data|train_alone", str(found))
@@ -217,7 +220,7 @@ def test_starving_comes_first_then_overfitting_then_idleness():
 
 
 def test_without_intervals_nothing_is_told():
-    single = Slopes({"a": 1.0, "b": 0.0}, None, 1.0, None, {}, None, {"a": 0.5, "b": 0.5})
+    single = Slopes({"a": 1.0, "b": 0.0}, None, 1.0, None, {"a": 0.5, "b": 0.5})
     found = verdict(single, single)
     assert (found.kind, found.modalities) == ("cannot tell", ("a", "b"))
     assert all("cannot tell from this much data" in sentence for sentence in found.sentences()[:3])

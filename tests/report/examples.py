@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from awc_balance.calibration import Slopes, verdict
+from awc_balance.calibration import Estimate, Slopes, verdict
 from awc_balance.diagnose import Measured
 from awc_balance.report import report
 
@@ -31,13 +31,12 @@ def judged():
             dict(zip(MODALITIES, numbers, strict=True))
             for numbers in ([0.8, 0.3, 0.1, 0.0], [0.0, 0.02, 0.09, -0.01], [0.6, 0.25, 0.08, 0.07])
         )
-        joint = {frozenset(MODALITIES): 2.0}
-        ends = ({key: (v - 0.03, v + 0.03) for key, v in some.items()} for some in (by_modality, costs, joint, unused))
-        slope_ends, cost_ends, joint_ends, unused_ends = ends
-        return Slopes(
-            *(by_modality, slope_ends, 0.97, (0.95, 0.99), costs, cost_ends, shares),
-            *(joint, joint_ends, unused, unused_ends),
+        ends = {modality: (value - 0.03, value + 0.03) for modality, value in by_modality.items()}
+        estimates = (
+            {key: Estimate(value, value - 0.03, value + 0.03) for key, value in some.items()}
+            for some in (costs, {frozenset(MODALITIES): 2.0}, unused)
         )
+        return Slopes(by_modality, ends, 0.97, (0.95, 0.99), shares, *estimates)
 
     return verdict(slopes([1.0, 1.01, 1.0, 1.0]), slopes([1.02, 0.7, 1.0, 0.95]))
 
