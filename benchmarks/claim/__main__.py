@@ -68,7 +68,7 @@ def markdown(cells: dict[str, Any], missing: list[Cell]) -> str:
 
 
 def _mean(values: list[float]) -> str:
-    return f"{fmean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    return f"{fmean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 def _said(name: str, cell: dict[str, Any]) -> str:

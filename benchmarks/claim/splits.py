@@ -119,7 +119,7 @@ def table(summary: list[dict[str, Any]]) -> str:
     rows = [
         [
             f"{row['set']}, {row['unit']}",
-            *(f"{fmean(row['errors'][key]):.3g}" for key in ("plain", "rule")),
+            *(f"{fmean(row['errors'][key]):.4g}" for key in ("plain", "rule")),
             *(bold(row["percent"]), row["verdict"], f"{max(row['changes']):+.1f}", f"{min(row['changes']):+.1f}"),
         ]
         for row in summary
