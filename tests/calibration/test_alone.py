@@ -14,7 +14,7 @@ from awc_balance import Calibration
 from awc_balance.calibration import Estimate, measure_alone, train_alone, verdict
 from awc_balance.contributions.features import Features
 from tests.diagnose import mixed, sets
-from tests.diagnose.confusion import judged
+from tests.diagnose.families import judged
 
 mse = nn.functional.mse_loss
 

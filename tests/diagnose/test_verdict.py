@@ -11,7 +11,7 @@ from awc_balance import AWCRegularizer, Calibration
 from awc_balance.calibration import Estimate, Slopes
 from awc_balance.diagnose import verdict
 from tests.diagnose import mixed, sets
-from tests.diagnose.confusion import judged
+from tests.diagnose.families import judged
 
 
 def around(values, half):
@@ -327,7 +327,7 @@ def test_bad_input_is_refused(arguments, error, match):
         verdict(*arguments)
 
 
-# Sets with a known answer. Over more seeds: tests/diagnose/confusion.py.
+# Sets with a known answer. Over more seeds: python -m benchmarks.verdicts.
 
 
 @pytest.mark.parametrize("name", list(sets.REGRESSION))
