@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from awc_balance.report.files import write_whole
 from benchmarks.ablation.conditions import GROUPS, STRENGTHS, USUAL
-from benchmarks.ablation.predictors import EXCESSES, core_rows, points
+from benchmarks.ablation.predictors import core_rows, points
 from benchmarks.ablation.tables import WAYS
 
 Summary = dict[str, Any]
@@ -26,21 +27,34 @@ MARKERS = "osD^vP*X"
 STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 150}
 TICKS = [sign * tick for tick in (0, 5, 10, 20, 50, 100, 200) for sign in (-1, 1)]
 LABEL = "change of the test error, %"
+KINDS = {"regression": True, "classes": False}
+"""Rows of panels, and whether targets are numbers."""
+LEGEND_COLUMNS = 3
 
 
 def draw_slopes(summary: Summary, file: Path) -> Path:
     """One modality held back: the change of the test error against the excess of its slope in plain training."""
     plt.rcParams.update(STYLE)
-    size = (5.6 * len(WAYS), 4.2 * len(EXCESSES))
-    figure, panels = plt.subplots(len(EXCESSES), len(WAYS), figsize=size, sharex="row", sharey="col")
-    for row, (key, excess) in zip(panels, EXCESSES.items(), strict=True):
+    cells = {
+        title: [name for name, cell in summary.items() if (cell["profit"] == "pearson") == numbers]
+        for title, numbers in KINDS.items()
+    }
+    found = {title: names for title, names in cells.items() if names}
+    legend = 0.2 * ceil(len(summary) / LEGEND_COLUMNS) + 0.2
+    height = 4.2 * len(found) + legend
+    figure, panels = plt.subplots(
+        len(found), len(WAYS), figsize=(5.6 * len(WAYS), height), sharex="row", sharey="row", squeeze=False
+    )
+    looks = {name: _look(number) for number, name in enumerate(summary)}
+    for row, (title, names) in zip(panels, found.items(), strict=True):
         for axes, (how, words) in zip(row, WAYS.items(), strict=True):
-            _slopes_panel(axes, summary, how, key)
-            axes.set_title(words, loc="left", fontsize=10)
-            axes.set_xlabel(f"{excess} (plain training)")
+            _slopes_panel(axes, summary, how, {name: looks[name] for name in names})
+            axes.set_title(f"{title}: {words}", loc="left", fontsize=10)
+            axes.set_xlabel("excess (plain training)")
             axes.set_ylabel(LABEL)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), ncols=3, fontsize=8, frameon=False, loc="lower center")
-    return _save(figure, file, below=0.07)
+    handles = [handle for row in panels for handle in row[0].get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, ncols=LEGEND_COLUMNS, fontsize=8, frameon=False, loc="lower center")
+    return _save(figure, file, below=legend / height)
 
 
 def draw_groups(summary: Summary, file: Path) -> Path:
@@ -90,13 +104,14 @@ def draw_strengths(cell: dict[str, Any], title: str, file: Path) -> Path:
     return _save(figure, file)
 
 
-def _slopes_panel(axes: Axes, summary: Summary, how: str, key: str) -> None:
+def _slopes_panel(axes: Axes, summary: Summary, how: str, looks: dict[str, dict[str, Any]]) -> None:
     """One point for every cell and modality."""
-    for number, name in enumerate(summary):
+    for name, look in looks.items():
         mine = [point for point in points(summary, how) if point["cell"] == name]
-        _scatter(axes, mine, key, {"label": name, **_look(number)})
+        _scatter(axes, mine, {"label": name, **look})
     _zero(axes)
     axes.axvline(0, color="black", lw=0.6, alpha=0.4)
+    axes.set_xlim(max(axes.get_xlim()[0], -1), min(axes.get_xlim()[1], 1))
     _percent_scale(axes, "y")
 
 
@@ -106,13 +121,17 @@ def _look(number: int) -> dict[str, Any]:
     return {"color": PALETTE[place], "marker": MARKERS[(place + again) % len(MARKERS)]}
 
 
-def _scatter(axes: Axes, found: Sequence[dict[str, Any]], key: str, style: dict[str, Any]) -> None:
+def _scatter(axes: Axes, found: Sequence[dict[str, Any]], style: dict[str, Any]) -> None:
+    """Points with intervals; those whose change is off zero have the name of their modality."""
     for point in found:
-        across, up = point[key], point["percent"]
+        across, up = point["excess"], point["percent"]
         sideways, away = ([[v["mean"] - v["low"]], [v["high"] - v["mean"]]] for v in (across, up))
         axes.errorbar(across["mean"], up["mean"], yerr=away, xerr=sideways, ms=5, lw=0.8, **style)
-        place = (across["mean"], up["mean"])
-        axes.annotate(point["modality"], place, (4, 4), textcoords="offset points", fontsize=6, color=style["color"])
+        if up["low"] > 0 or up["high"] < 0:
+            place = (across["mean"], up["mean"])
+            axes.annotate(
+                point["modality"], place, (4, 4), textcoords="offset points", fontsize=6, color=style["color"]
+            )
         style = style | {"label": None}  # one entry in the legend
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.ablation.cells import Cell
+from benchmarks.ablation.cells import CELLS, Cell
 from benchmarks.ablation.conditions import NOBODY, Condition
 from benchmarks.ablation.plan import Plan
 from benchmarks.compare.summary import compared
@@ -45,6 +45,7 @@ def _cell_summary(plan: Plan, cell: Cell, results: Sequence[Result], enough: int
         "title": task.title,
         "data": cell.data,
         "size": cell.size,
+        "length": cell.length,
         "unit": task.unit,
         "simulated": task.simulated,
         "samples": {part: len(getattr(task.splits, part)) for part in ("train", "held_out", "test")},
@@ -95,7 +96,7 @@ def _seen_of(modality: str, looks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _cell(result: Result) -> Cell:
-    return Cell(**{key: result["run"][key] for key in ("task", "data", "size")})
+    return Cell(**{key: result["run"][key] for key in vars(CELLS[0])})
 
 
 def _condition(result: Result) -> Condition:

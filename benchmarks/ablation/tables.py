@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.ablation.conditions import CORE, GROUPS
+from benchmarks.ablation.conditions import CORE, GROUPS, USUAL, WINDOWS, middle
 from benchmarks.ablation.predictors import EXCESSES, QUANTITIES, claimed, core_rows, points, ranks
 from benchmarks.ablation.probe import SHARES
 from benchmarks.compare.output import bold
@@ -14,8 +14,30 @@ from examples.report import cell as mean_pm_sd
 from examples.report import markdown_table
 
 Summary = dict[str, Any]
+BRIEF = {
+    ("plain", "zero"): "pull to zero",
+    ("fisher", "epoch"): "Fisher pull to the epoch's start",
+    ("plain", "epoch"): "plain pull to the epoch's start",
+    ("slow", ""): "a tenth of the step",
+    ("freeze", ""): "frozen",
+    ("sized", "zero"): "sized pull to zero",
+}
+"""Ways at their middle strength."""
 WAYS = {"plain": "plain pull to zero, all epochs", "fisher": "Fisher pull to the epoch's start, 40 % of them"}
 SHORT = {"plain": "pull to zero", "fisher": "Fisher pull"}
+
+
+class Way(NamedTuple):
+    """A way to hold back, at its middle strength."""
+
+    how: str
+    anchor: str
+    window: float
+
+    def is_way_of(self, row: dict[str, Any]) -> bool:
+        """Whether a row was trained in this way."""
+        strength = middle(self.how, self.anchor)
+        return (row["how"], row["anchor"], row["window"], row["strength"]) == (*self, strength)
 
 
 def markdown(summary: Summary) -> str:
@@ -30,6 +52,10 @@ def markdown(summary: Summary) -> str:
         claims(summary),
         "## Excess by epoch",
         by_epoch(summary),
+        "## Every way",
+        every_way(summary),
+        "## Every window",
+        every_window(summary),
     ]
     for name, cell in summary.items():
         for table in (by_strength(cell), by_window(cell)):
@@ -112,6 +138,33 @@ def by_epoch(summary: Summary) -> str:
             for modality in cell["modalities"]
         ]
     return markdown_table(["cell", "modality", *columns, "best"], rows)
+
+
+def every_way(summary: Summary) -> str:
+    """Superior or inferior modalities held back, by cell, in every way: at middle strength, in the usual window."""
+    ways = [Way(how, anchor, window) for how, anchor, window in (*USUAL, ("sized", "zero", 1.0))]
+    return _by_group(summary, {BRIEF[one.how, one.anchor]: one for one in ways}, least=len(CORE) + 1)
+
+
+def every_window(summary: Summary) -> str:
+    """The same in every window, held back by the paper's pull and by freezing."""
+    ways = {
+        f"{BRIEF[how, anchor]}, {100 * window:g} %": Way(how, anchor, window)
+        for how, anchor in (("fisher", "epoch"), ("freeze", ""))
+        for window in WINDOWS
+    }
+    return _by_group(summary, ways, least=len(ways))
+
+
+def _by_group(summary: Summary, ways: dict[str, Way], least: int) -> str:
+    """Cells and groups by way, of cells in which at least so many of the ways were run."""
+    rows = []
+    for name, cell in summary.items():
+        for group in GROUPS[:2]:
+            changes = [_percent([row for row in cell["rows"] if one.is_way_of(row)], group) for one in ways.values()]
+            if sum(map(bool, changes)) >= least:
+                rows.append([name, group, *changes])
+    return markdown_table(["cell", "held back", *ways], rows)
 
 
 def by_strength(cell: dict[str, Any]) -> str:

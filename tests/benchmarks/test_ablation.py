@@ -1,17 +1,21 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.ablation import __main__ as command
-from benchmarks.ablation.cells import CELLS, FEWEST, Cell, cell_named, load_cell
+from benchmarks.ablation.cells import CELLS, FEWEST, Cell, as_cell, cell_named, load_cell
 from benchmarks.ablation.conditions import GROUPS, NOBODY, PARTS, STRENGTHS, WINDOWS, Condition, middle
 from benchmarks.ablation.figures import _look
 from benchmarks.ablation.holds import Freeze, Hold, Pull, Slow
 from benchmarks.ablation.plan import Plan
 from benchmarks.ablation.predictors import QUANTITIES, claimed, ranks
+from benchmarks.ablation.tables import alone, claims, every_way, every_window, groups, markdown, telling
 from benchmarks.ablation.training import Run, train
 from benchmarks.compare.training import fit, prepare
+from examples.samples import Splits
 from tests.benchmarks.small_task import NAME
 
 MODALITIES = ("a", "b", "noise")
@@ -183,6 +187,27 @@ class TestPlan:
         assert len(task.splits.train) == min(FEWEST, len(whole.splits.train))
         assert task.splits.test is whole.splits.test
 
+    def test_noise_is_as_large_as_the_signal_and_on_the_last_modality_alone(self):
+        task, whole = load_cell(Cell(NAME, "noisy")), load_cell(CELL)
+        for part in ("train", "held_out", "test"):
+            found, before = (getattr(some.splits, part) for some in (task, whole))
+            assert all(found.inputs[m] is before.inputs[m] for m in MODALITIES[:-1])
+            noise = found.inputs["noise"] - before.inputs["noise"]
+            assert noise.std().item() == pytest.approx(whole.splits.train.inputs["noise"].std().item(), rel=0.5)
+            assert found.target is before.target
+
+    def test_a_last_modality_that_is_no_table_cannot_be_noisy(self):
+        task = load_cell(CELL)
+        parts = {}
+        for part in ("train", "held_out", "test"):
+            own = getattr(task.splits, part)
+            parts[part] = replace(own, inputs=own.inputs | {"noise": own.inputs["noise"].unsqueeze(1)})
+        with pytest.raises(ValueError, match="table"):
+            as_cell(replace(task, splits=Splits(**parts)), Cell(NAME, "noisy"))
+
+    def test_a_long_training_has_three_times_the_epochs(self):
+        assert load_cell(Cell(NAME, length="long")).epochs == 3 * load_cell(CELL).epochs
+
     def test_a_task_without_a_width_has_no_large_encoders(self):
         with pytest.raises(ValueError, match="feature"):
             load_cell(Cell(NAME, size="large"))
@@ -253,3 +278,12 @@ class TestCommand:
 def test_every_cell_has_a_look_of_its_own():
     looks = {tuple(_look(number).items()) for number in range(len(CELLS))}
     assert len(looks) == len(CELLS)
+
+
+def test_the_page_says_what_was_found():
+    folder = Path(__file__).parents[2] / "benchmarks"
+    cells = json.loads((folder / "results" / "ablation.json").read_text())["cells"]
+    page = (folder / "ablation.md").read_text()
+    for table in (groups, alone, telling, claims, every_way, every_window):
+        assert table(cells) in page, table.__name__
+    assert (folder / "results" / "ablation.md").read_text() == markdown(cells) + "\n"
