@@ -158,3 +158,16 @@ def refuse_iterator(name: str, loader: object) -> None:
             f"`{name}` should be a loader, which is read more than once. Got {type(loader).__name__}, which can be "
             "read once. Pass the DataLoader itself, or a list."
         )
+
+
+def refuse_same(held_out: object, training: object) -> None:
+    """Refuse training data where data are asked for that the model is not trained on.
+
+    Raises:
+        ValueError: If both are one object.
+    """
+    if held_out is training:
+        raise ValueError(
+            f"Held-out data should be some that the model is not trained on. Got one {type(training).__name__} for "
+            "both. Pass a part of the training data that is left out of the training."
+        )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.anchors import Anchored, check_parameters
-from awc_balance.batches import Progress, Step, device_of, iterate
+from awc_balance.batches import Progress, Step, device_of, iterate, refuse_iterator, refuse_same
 from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.judgement import Verdict
 from awc_balance.calibration.rule import CalibrationRule
@@ -230,8 +230,8 @@ class AWCRegularizer(Anchored):
 
         Raises:
             RuntimeError: If an encoder does not run, no gradient reaches it, or another thread measures the model.
-            ValueError: If the loader is empty, all encoders are frozen, or a parameter, loss, gradient, contribution
-                or alpha is not finite.
+            ValueError: If the loader is empty, can be read only once, or is also that of the held-out batches; all
+                encoders are frozen; or a parameter, loss, gradient, contribution or alpha is not finite.
         """
         if self.window is not None and self.epoch >= self.window:
             self.epoch += 1
@@ -242,6 +242,8 @@ class AWCRegularizer(Anchored):
                 "rule='calibration' measures what it needs by itself. Got contributions or Fisher diagonals of this "
                 "epoch. Leave them out, or pass rule='paper'."
             )
+        if self._rule is not None:
+            refuse_same(self._rule.held_out, loader)
         if fisher is None or (contributions is None and not self._strengths.fixed):
             loader = self._first(loader)
         reshard(self._user.model)
@@ -355,6 +357,7 @@ class AWCRegularizer(Anchored):
 
     def _first(self, loader: Iterable[Any]) -> Iterable[Any]:
         """What is measured on: the loader, or so many of its batches, read without moving its random state."""
+        self._processes.attempt(lambda: refuse_iterator("loader", loader))
         if self.batches is None:
             return loader
         state = RandomState(loader)

@@ -41,14 +41,14 @@ def test_python_blocks_run_one_after_the_other(capsys, monkeypatch, tmp_path):
     torch.manual_seed(0)
     data = [({"rgb": torch.randn(4), "wifi": torch.randn(6)}, torch.randn(2, 3)) for _ in range(48)]
     model = Model()
-    loader = torch.utils.data.DataLoader(data, 8, shuffle=True)
+    loader, other = (torch.utils.data.DataLoader(data, 8, shuffle=True) for _ in range(2))
     names = {
         "model": model,
         "mpjpe": lambda prediction, target: (prediction - target).norm(dim=-1).mean(),
         "optimizer": torch.optim.Adam(model.parameters()),
         "train_loader": loader,
-        "held_out_loader": loader,
-        "test_loader": loader,
+        "held_out_loader": other,
+        "test_loader": other,
     }
     found = blocks("python")
     assert len(found) >= 5

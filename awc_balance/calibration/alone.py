@@ -10,7 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from awc_balance.batches import STEP_REMEDY, Progress, Step, default_step, iterate, predict, refuse_iterator
+from awc_balance.batches import (
+    STEP_REMEDY,
+    Progress,
+    Step,
+    default_step,
+    iterate,
+    predict,
+    refuse_iterator,
+    refuse_same,
+)
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
 from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.refit import LEAST_SAMPLES, MOST_NUMBERS
@@ -24,7 +33,6 @@ OptimizerOf: TypeAlias = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 """Makes an optimizer of parameters."""
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "squared": F.mse_loss,
     "cross_entropy": F.cross_entropy,
     "binary_cross_entropy": F.binary_cross_entropy_with_logits,
 }
@@ -60,7 +68,8 @@ def train_alone(
         training: Training batches, which are read once per epoch.
         held_out: Batches that no model is trained on: those that `verdict` gets slopes of. 40 samples or more.
         modalities: Of whom, one after the other; None: of all. Those in doubt will do.
-        criterion: `criterion(prediction, target)`, the loss that is trained with; None: that of `loss`.
+        criterion: `criterion(prediction, target)`, the loss that is trained with; None: that of `loss`, squared errors
+            over the mean square of the targets, so that their unit does not matter.
         loss: See `Calibration`.
         epochs: Of each training. The last one is measured, not the best, which held-out data would have to choose.
         optimizer: From a list of parameters to an optimizer; by default Adam as it is.
@@ -100,8 +109,9 @@ def train_alone(
     step = default_step if step is None else check_callable("step", step, STEP_REMEDY)
     refuse_iterator("training", training)
     refuse_iterator("held_out", held_out)
+    refuse_same(held_out, training)
     refuse_sharded(model, "Training on one modality alone", "Pass a copy that is whole.")
-    train = _Training(training, criterion or _criterion(loss), epochs, optimizer, step, progress)
+    train = _Training(training, criterion or _Criterion(loss), epochs, optimizer, step, progress)
     found: dict[str, Estimate] = {}
     for modality in wanted:
         state = RandomState(training)
@@ -260,16 +270,28 @@ def _added(
     return found.added[alone]
 
 
-def _criterion(loss: CalibrationLoss) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of that name, of targets of any kind that `Calibration` takes."""
+class _Criterion:
+    """The loss of a name, of targets of any kind that `Calibration` takes.
 
-    def criterion(prediction: Tensor, target: Tensor) -> Tensor:
-        kind = loss
+    Squared errors are divided by the mean square of the first targets: where a unit makes gradients smaller than the
+    constant in Adam's denominator nothing would be learned.
+    """
+
+    def __init__(self, loss: CalibrationLoss) -> None:
+        self._loss = loss
+        self._square: Tensor | None = None
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        kind = self._loss
         if kind == "auto":
             kind = "squared" if target.is_floating_point() else "cross_entropy"
-        return _LOSSES[kind](prediction, target if kind == "cross_entropy" else target.to(prediction.dtype))
-
-    return criterion
+        if kind != "squared":
+            return _LOSSES[kind](prediction, target if kind == "cross_entropy" else target.to(prediction.dtype))
+        target = target.to(prediction.dtype)
+        if self._square is None:
+            square = target.float().square().mean()
+            self._square = square if square > 0 else torch.ones_like(square)
+        return F.mse_loss(prediction, target) / self._square
 
 
 def _check_modalities(modalities: Iterable[str] | None, encoders: dict[str, nn.Module]) -> list[str]:

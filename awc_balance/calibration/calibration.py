@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
@@ -24,6 +24,7 @@ from awc_balance.preserve import measuring
 from awc_balance.processes import Processes, ProcessGroup
 from awc_balance.replicas import share_model
 from awc_balance.sharded import refuse_sharded
+from awc_balance.wording import listed
 
 CalibrationLoss: TypeAlias = Literal["auto", "squared", "cross_entropy", "binary_cross_entropy"]
 
@@ -136,11 +137,11 @@ class Calibration:
 
             def measure(run: BatchRun, number: int = number) -> tuple[Sampled, Tensor]:
                 parts = split_prediction(run, runner, split, number)
-                rows = tuple(run.rows().values()) if features else ()
+                rows = tuple(run.rows().values()) if features or not parts.whole.isfinite().all() else ()
                 return Sampled(parts, run.target, rows), parts.whole.to(run.prediction.dtype)
 
             sampled = run_batch(self.measured, batch, measure)
-            _check_finite(sampled, split, self.measured.encoders, number)
+            _check_finite(sampled, self.measured.encoders, number)
             yield sampled
 
 
@@ -150,7 +151,7 @@ class Sampled(NamedTuple):
     parts: Parts
     target: Any
     features: tuple[Tensor, ...]
-    """By modality, one row per sample; empty if they are not wanted."""
+    """By modality, one row per sample; empty if they are not wanted and the prediction is finite."""
 
 
 def _first_fit(loss: CalibrationLoss, sampled: Sampled, refit: Refit | None) -> Fit:
@@ -167,18 +168,19 @@ def _add(sampled: Sampled, fit: Fit, refit: Refit | None) -> None:
         refit.add(*sampled, fit.kind)
 
 
-def _check_finite(sampled: Sampled, split: Split, modalities: Mapping[str, nn.Module], number: int) -> None:
+def _check_finite(sampled: Sampled, modalities: Iterable[str], number: int) -> None:
     """Refuse what no factor can be found for."""
-    parts, target, _ = sampled
+    parts, target, features = sampled
     if not isinstance(target, Tensor):
         raise TypeError(
             f"A target should be a tensor. Got {type(target).__name__}. Let `step` return the one of the prediction."
         )
-    of_each = (parts.parts[(share > 0).to(parts.parts.device)] for share in split.owners.T)
-    bad = [m for m, some in zip(modalities, of_each, strict=True) if not some.isfinite().all()]
-    if bad or not target.isfinite().all():
-        raise ValueError(
-            f"Predictions and targets should be finite. In batch {number} one is nan or infinite: "
-            f"{f'the part of {bad[0]}' if bad else 'the target'}. "
-            "Look for the cause in the inputs, the target or the parameters."
-        )
+    finite = bool(parts.base.isfinite().all() and parts.parts.isfinite().all())
+    if finite and target.isfinite().all():
+        return
+    bad = [m for m, rows in zip(modalities, features, strict=False) if not rows.isfinite().all()]
+    what = f"the features of {listed(bad)}" if bad else "the target" if finite else "the prediction"
+    raise ValueError(
+        f"Predictions and targets should be finite. In batch {number} one is nan or infinite: {what}. "
+        "Look for the cause in the inputs, the target or the parameters."
+    )

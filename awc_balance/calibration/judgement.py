@@ -43,8 +43,9 @@ class Verdict:
     """What to know, and what to do, about the balance of a model's modalities."""
 
     kind: Kind
-    """"overfits": hold the modalities back. "starves": they keep others from being learned; hold them back. "idle":
-    they can be left out. "balanced": nothing is to be done. "cannot tell" from this much data."""
+    """"overfits": hold the modalities back. "starves": others are not learned beside them; train longer, and hold them
+    back if others stay behind. "idle": they can be left out. "balanced": nothing is to be done. "cannot tell" from
+    this much data."""
     modalities: tuple[str, ...]
     """Of whom it speaks; none if balanced, and those in doubt if it cannot be told."""
     judgements: tuple[Judgement, ...]

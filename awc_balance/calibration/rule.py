@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from awc_balance.batches import Step, iterate, refuse_iterator
+from awc_balance.batches import Step, iterate, refuse_iterator, refuse_same
 from awc_balance.calibration.calibration import Calibration, CalibrationLoss
 from awc_balance.calibration.elasticity import elasticities
 from awc_balance.calibration.estimate import Estimate
@@ -102,6 +103,11 @@ class CalibrationRule:
         """
         training = self._calibration.evaluate(loader, costs=False)
         held_out = self._others(costs=False)
+        if held_out.intervals is None:
+            warnings.warn(
+                "`held_out` should hold ten samples or more, better some hundred. Got fewer: nobody will be held back.",
+                stacklevel=3,
+            )
         strengths = next_strengths(before, training, held_out)
         encoders = self._calibration.measured.encoders
         trained = {m for m, encoder in encoders.items() if any(p.requires_grad for p in encoder.parameters())}
@@ -130,6 +136,7 @@ class CalibrationRule:
             loader: Training batches.
             alone: See `verdict`.
         """
+        refuse_same(self.held_out, loader)
         training = self._calibration.evaluate(loader, costs=False)
         return verdict(training, self._others(), alone)
 

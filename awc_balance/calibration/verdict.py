@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from awc_balance.batches import refuse_same
 from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.excess import Excess, excess
 from awc_balance.calibration.judgement import Answer, Judgement, Kind, Verdict
@@ -35,8 +36,9 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | 
     smaller; else b was not trained to the end. A small part that should credibly be larger leaves it open, as do
     features that predict what is left where b, learned alone, adds next to nothing.
     *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
-    is the verdict, but what is idle and tells nothing, as far as can be seen, is better left out than held back. A
-    single modality has nothing to be balanced with.
+    is the verdict, with two exceptions. What is idle and tells nothing, as far as can be seen, is better left out than
+    held back; and where it overfits, noise is learned by heart, which may be why others are not made use of. Who
+    starves others and overfits is held back for that. A single modality has nothing to be balanced with.
 
     Of a model that has not learned nothing can be told: one that does not credibly explain 5 % of the data that it was
     trained on.
@@ -52,7 +54,7 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | 
 
     Raises:
         TypeError: If an argument is of another kind.
-        ValueError: If modalities differ.
+        ValueError: If modalities differ, or both are one measurement.
 
     Example:
         >>> def slopes(value):
@@ -69,6 +71,7 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | 
                 f"`{name}` should be Slopes. Got {type(slopes).__name__}. "
                 "Pass what Calibration(model, encoders).evaluate(loader) gives."
             )
+    refuse_same(held_out, training)
     check_by_modality("held_out", held_out, training)
     alone = _check_alone(alone, training)
     above = excess(training, held_out)
@@ -129,14 +132,13 @@ def _ahead(judgements: tuple[Judgement, ...]) -> tuple[str, ...]:
 
 def _kind(judgements: tuple[Judgement, ...], ahead: tuple[str, ...]) -> tuple[Kind, tuple[str, ...]]:
     """The first that holds, and of whom."""
-    if ahead:
-        return "starves", ahead
-    idle = tuple(one.modality for one in judgements if one.idle == "yes" and one.starved == "no")
-    overfits = tuple(
-        one.modality
-        for one in judgements
-        if one.overfits == "yes" and (one.modality not in idle or _tells_something(one))
+    idle = tuple(
+        one.modality for one in judgements if one.idle == "yes" and one.starved == "no" and one.modality not in ahead
     )
+    memorised = [one for one in judgements if one.overfits == "yes"]
+    overfits = tuple(one.modality for one in memorised if one.modality not in idle or _tells_something(one))
+    if ahead and not any(one.modality in (*idle, *ahead) for one in memorised):
+        return "starves", ahead
     if overfits or idle:
         return ("overfits", overfits) if overfits else ("idle", idle)
     unclear = tuple(one.modality for one in judgements if {one.overfits, one.idle, one.starved} != {"no"})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.limits import LEAST_BORNE_OUT, NEGLIGIBLE
 from awc_balance.calibration.parts import MOST_SHARED
 from awc_balance.calibration.refit import LEAST_SAMPLES, MOST_NUMBERS
 from awc_balance.wording import interval, listed, number, percent, percents
 
 if TYPE_CHECKING:
-    from awc_balance.calibration.estimate import Estimate
     from awc_balance.calibration.judgement import Judgement, Verdict
 
 _TRY_ALONE = "try what it tells when it is learned alone, by `train_alone` (`diagnose --alone`)"
@@ -55,12 +55,13 @@ def _balanced(verdict: Verdict) -> str:
 def _overfits(verdict: Verdict) -> str:
     several, names = len(verdict.modalities) > 1, listed(verdict.modalities)
     it, they = ("them", "overfit") if several else ("it", "overfits")
-    return f"{names} {they}: hold {it} back."
+    return f'{names} {they}: hold {it} back, as rule="calibration" does.'
 
 
 def _starves(verdict: Verdict) -> str:
     names = listed(verdict.modalities)
-    return f"{names} starves {listed(one.modality for one in verdict.named('starved'))}: hold {names} back."
+    behind = listed(one.modality for one in verdict.named("starved"))
+    return f"{names} starves {behind}: train longer, and hold {names} back if {behind} should stay behind."
 
 
 def _can_be_left_out(verdict: Verdict) -> str:
@@ -103,10 +104,8 @@ def _droppable(verdict: Verdict) -> str:
 
 
 def _starved(verdict: Verdict) -> list[str]:
-    return [
-        f"{one.modality} is not fully made use of: {_left_in(one)}. If it is not starved, it needs longer training."
-        for one in verdict.named("starved")
-    ]
+    first = " Do first what the verdict says, then ask again." if verdict.kind in ("overfits", "idle") else ""
+    return [f"{one.modality} is not fully made use of: {_left_in(one)}.{first}" for one in verdict.named("starved")]
 
 
 def _left_in(one: Judgement) -> str:
@@ -151,7 +150,10 @@ def _apart(one: Judgement) -> str:
     if one.alone is None:
         return ""
     if one.alone.value <= 0:
-        return f" Features learned on it alone would add nothing ({_share(one.alone)})."
+        return (
+            f" Features learned on it alone would add nothing ({_share(one.alone)}): there is nothing to be learned, "
+            "or so many epochs do not learn it."
+        )
     return f" Features learned on it alone would lower the error by {_share(one.alone)}."
 
 
@@ -164,7 +166,7 @@ def _unclear(verdict: Verdict) -> list[str]:
         found.append(
             f"Whether {names} is idle or starved was not measured. That takes at most {MOST_SHARED} modalities, "
             f"{LEAST_SAMPLES} held-out samples or more, and predictions of up to {MOST_NUMBERS} numbers that are not "
-            "maps of classes."
+            "maps of classes; and held-out data measured with `costs=True`."
         )
     return [sentence for sentence in found if sentence]
 
@@ -196,12 +198,12 @@ def _whole(verdict: Verdict) -> list[str]:
     training, held_out = verdict.explained_in_training, verdict.explained
     said = []
     shares = [
-        f"{_share(some)} on {name} data"
+        _below_constant(name, some)
         for name, some in (("training", training), ("held-out", held_out))
         if some is not None
     ]
     if shares:
-        said.append(f"The model's loss lies below that of a constant prediction by {listed(shares)}.")
+        said.append(f"The model's loss lies {listed(shares)}.")
     if verdict.whole_interval is None:
         return [*said, "There are too few held-out samples for intervals: nothing about them can be told. Use more."]
     much = ""
@@ -209,6 +211,13 @@ def _whole(verdict: Verdict) -> list[str]:
         much = " Less than half of it holds there: weight decay, fewer epochs or more data come before any balance."
     borne_out = f"{number(verdict.whole)} {interval(verdict.whole_interval)}"
     return [*said, f"Held-out data bear out a factor of {borne_out} of the whole prediction.{much}"]
+
+
+def _below_constant(name: str, share: Estimate) -> str:
+    """How far the loss lies from that of a constant on some data, as in "12 % [10, 14] below ... on training data"."""
+    above = share.value < 0
+    size = Estimate(-share.value, -share.high, -share.low) if above else share
+    return f"{_share(size)} {'above' if above else 'below'} that of a constant prediction on {name} data"
 
 
 def _all_of_it_overfits(verdict: Verdict) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from traceback import walk_tb
 from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
-from awc_balance.batches import Step
+from awc_balance.batches import Step, refuse_iterator
 from awc_balance.calibration import Calibration, Estimate, Slopes, Verdict, train_alone, verdict
 from awc_balance.calibration.rule import loss_of
 from awc_balance.contributions import Contributions, ShapleyContribution
@@ -103,6 +104,8 @@ def _verdict(measures: _Measures, options: argparse.Namespace) -> Verdict | None
 
 def _alone(measures: _Measures, options: argparse.Namespace) -> dict[str, Estimate]:
     """What every modality tells when it is learned alone."""
+    for option, address in (("--data", options.data), ("--held-out", options.held_out)):
+        _evaluate(partial(refuse_iterator, option), option, address)
 
     def learned(batches: Iterable[Any]) -> dict[str, Estimate]:
         return train_alone(
@@ -133,6 +136,11 @@ def _measures(options: argparse.Namespace) -> _Measures:
         raise UsageError(
             "`--alone` should be a number of epochs, 1 or more, together with --held-out. Got "
             f"{options.alone}{'' if options.held_out else ' and no held-out data'}. Pass both, as in --alone 50."
+        )
+    if options.held_out == options.data:
+        raise UsageError(
+            f"`--held-out` should be data that the model was not trained on. Got `{options.data}` for `--data`, too. "
+            "Pass other data, or leave `--held-out` out."
         )
     model, given = load_model("--model", options.model)
     checkpoint = "no checkpoint was loaded: the model is as its function built it"

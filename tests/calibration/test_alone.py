@@ -170,7 +170,7 @@ def test_the_model_its_gradients_and_the_random_state_stay_as_they_are():
         return model({"a": a, "b": b}), target
 
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), generator.get_state()
-    first = train_alone(joint, joint.encoders, loader, loader, epochs=2, step=step)
+    first = train_alone(joint, joint.encoders, loader, copy.copy(loader), epochs=2, step=step)
     assert torch.equal(states[0], torch.get_rng_state())
     assert np.array_equal(states[1], np.random.get_state()[1])
     assert states[2] == random.getstate()
@@ -178,7 +178,7 @@ def test_the_model_its_gradients_and_the_random_state_stay_as_they_are():
     assert joint.training
     assert all(torch.equal(before[name], value) for name, value in joint.state_dict().items())
     assert all(torch.equal(old, p.grad) for old, p in zip(gradients, joint.parameters(), strict=True))
-    assert first == train_alone(joint, joint.encoders, loader, loader, epochs=2, step=step)
+    assert first == train_alone(joint, joint.encoders, loader, copy.copy(loader), epochs=2, step=step)
 
 
 def test_an_interrupted_training_leaves_nothing_behind():
@@ -222,7 +222,7 @@ def test_losses_for_classes(loss):
     outputs = 1 if loss == "binary_cross_entropy" else 2
     joint = sets.Fused({"a": 3, "b": 3}, outputs, 4, 8)
     data = [(inputs, (target > 0).float() if outputs == 1 else (target[:, 0] > 0).long()) for inputs, target in drawn()]
-    found = train_alone(joint, joint.encoders, data, data, loss=loss, epochs=20)
+    found = train_alone(joint, joint.encoders, data, list(data), loss=loss, epochs=20)
     assert found["a"].low <= found["a"].value <= found["a"].high
 
 
@@ -232,16 +232,16 @@ def test_yes_or_no_targets_of_any_kind(dtype):
     data = [(inputs, (target > 0).to(dtype)) for inputs, target in drawn()]
     expected = [(inputs, target.float()) for inputs, target in data]
     settings = {"loss": "binary_cross_entropy", "epochs": 2}
-    found = train_alone(joint, joint.encoders, data, data, **settings)
-    assert found == train_alone(joint, joint.encoders, expected, expected, **settings)
+    found = train_alone(joint, joint.encoders, data, list(data), **settings)
+    assert found == train_alone(joint, joint.encoders, expected, list(expected), **settings)
 
 
 def test_measured_without_gradients_and_in_inference_mode():
     joint, data = model(), drawn(60)
-    expected = train_alone(joint, joint.encoders, data, data, epochs=1)
+    expected = train_alone(joint, joint.encoders, data, list(data), epochs=1)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
-            assert train_alone(joint, joint.encoders, data, data, epochs=1) == expected
+            assert train_alone(joint, joint.encoders, data, list(data), epochs=1) == expected
 
 
 def test_encoders_outside_a_coalition_put_out_zeros_until_it_is_left():
@@ -285,6 +285,38 @@ def test_bad_input_is_refused_before_anything_is_trained(changes, error, match):
     with pytest.raises(error, match=match):
         train_alone(**arguments | {"criterion": criterion})
     assert not trained
+
+
+def test_training_data_are_not_held_out():
+    joint, data = model(), drawn(60)
+    with pytest.raises(ValueError, match="Got one list for both"):
+        train_alone(joint, joint.encoders, data, data)
+
+
+class InUnits(sets.Fused):
+    """Predicts in another unit, with the same parameters."""
+
+    unit = 1.0
+
+    def forward(self, inputs):
+        return self.unit * super().forward(inputs)
+
+
+@pytest.mark.parametrize("unit", [2.0**20, 2.0**-20])
+def test_the_unit_of_targets_does_not_matter(unit):
+    """Adam adds a constant to the size of gradients, which those of small units never reach."""
+
+    def added(unit):
+        torch.manual_seed(0)
+        joint = InUnits({"a": 3, "b": 3}, 1, 4, 8)
+        joint.unit = unit
+        data = ([(inputs, unit * target) for inputs, target in drawn(*some)] for some in ((120, 0), (120, 1)))
+        return train_alone(joint, joint.encoders, *data, epochs=5)
+
+    expected, found = added(1.0), added(unit)
+    assert expected["a"].value > 0.1
+    for modality, one in expected.items():
+        assert list(found[modality]) == pytest.approx(list(one), rel=1e-4, abs=1e-6)
 
 
 class Keeps(sets.Fused):

@@ -37,6 +37,13 @@ class Sum(nn.Module):
         return sum(encoder(inputs[name]) for name, encoder in self.encoders.items())
 
 
+class Product(Sum):
+    """Predicts the product, so that no part of the prediction belongs to one modality alone."""
+
+    def forward(self, inputs):
+        return torch.stack([encoder(inputs[name]) for name, encoder in self.encoders.items()]).prod(0)
+
+
 def signals(modalities=("a", "b"), samples=400, outputs=3, noise=0.1, seed=0):
     """Independent inputs, and their sum with noise."""
     generator = torch.Generator().manual_seed(seed)
@@ -347,10 +354,22 @@ class TestBadInput:
         with pytest.raises(ValueError, match="at least one batch"):
             Calibration(model, model.encoders).evaluate([])
 
-    def test_a_part_that_is_nan_is_named(self):
-        model = Sum({"a": 1.0, "b": torch.nan})
-        with pytest.raises(ValueError, match="the part of"):
-            Calibration(model, model.encoders).evaluate([signals()])
+    @pytest.mark.parametrize("costs", [True, False])
+    def test_features_that_are_nan_are_named_though_all_of_a_mixed_prediction_is(self, costs):
+        model = Sum({"a": 1.0, "b": torch.nan, "c": 1.0})
+        for measured in (model, Product({"a": 1.0, "b": torch.nan, "c": 1.0})):
+            with pytest.raises(ValueError, match="In batch 0 one is nan or infinite: the features of b. Look"):
+                Calibration(measured, measured.encoders).evaluate([signals("abc")], costs=costs)
+
+    def test_a_prediction_or_target_that_is_nan_is_named(self):
+        model = Sum({"a": 1.0})
+        inputs, target = signals("a")
+        with pytest.raises(ValueError, match="infinite: the target"):
+            Calibration(model, model.encoders).evaluate([(inputs, target * torch.inf)])
+        with pytest.raises(ValueError, match="infinite: the prediction"):
+            Calibration(model, model.encoders, head=lambda features: features["a"] * torch.nan).evaluate(
+                [(inputs, target)]
+            )
 
 
 def slopes_in_processes(rank):

@@ -95,7 +95,7 @@ def test_says_what_it_saw():
 def test_does_bitwise_nothing_where_nothing_is_wrong():
     """On held-out data that are the training data nothing can overfit."""
     plain, watched = train(Two(), TRAIN), Two()
-    train(watched, TRAIN, rule_of(watched, held_out=TRAIN, batches=None))
+    train(watched, TRAIN, rule_of(watched, held_out=list(TRAIN), batches=None))
     assert torch.equal(flat(plain), flat(watched))
 
 
@@ -201,6 +201,17 @@ def test_behind_the_interface_of_the_methods():
     assert balancer.regularizer.alphas == pytest.approx(awc.alphas, abs=0.02)
 
 
+def test_training_data_are_not_held_out():
+    model = Two()
+    awc = rule_of(model)
+    with pytest.raises(ValueError, match="Held-out data should be some that the model is not trained on"):
+        awc.start_epoch(HELD_OUT)
+    assert (awc.epoch, awc.history) == (0, [])
+    awc.start_epoch(TRAIN)
+    with pytest.raises(ValueError, match="Held-out data should be some that the model is not trained on"):
+        awc.verdict(HELD_OUT)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -289,9 +300,10 @@ def test_learns_from_the_targets_that_they_are_classes():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
-def test_a_handful_of_held_out_samples_holds_nobody_back(count):
+def test_a_handful_of_held_out_samples_holds_nobody_back_and_that_is_said(count):
     plain, watched = train(Two(), TRAIN, epochs=6), Two()
     inputs, target = HELD_OUT[0]
     few = [({m: x[:count] for m, x in inputs.items()}, target[:count])]
-    train(watched, TRAIN, rule_of(watched, held_out=few), epochs=6)
+    with pytest.warns(UserWarning, match="`held_out` should hold ten samples or more"):
+        train(watched, TRAIN, rule_of(watched, held_out=few), epochs=6)
     assert torch.equal(flat(plain), flat(watched))

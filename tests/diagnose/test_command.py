@@ -53,6 +53,9 @@ PROJECT = """
     def raising(model, batch):
         raise ValueError("in my own step")
 
+    def once():
+        yield from loader()
+
     batches = loader()
     empty = []
     ready = Model()
@@ -175,6 +178,11 @@ def test_other_calls(project, capsys, arguments, shown):
         ({"held-out": "my_project:empty"}, "`--held-out` could not be measured. `loader` should yield"),
         ({"alone": "5"}, "`--alone` should be a number of epochs, 1 or more, together with --held-out. Got 5 and no"),
         ({"alone": "0", "held-out": "my_project:held_out"}, "`--alone` should be a number of epochs, 1 or more"),
+        ({"held-out": "my_project:loader"}, "data that the model was not trained on. Got `my_project:loader` for"),
+        (
+            {"alone": "5", "held-out": "my_project:held_out", "data": "my_project:once"},
+            "`--data` could not be measured. `--data` should be a loader, which is read more than once. Got generator",
+        ),
         ({"out": "/dev/null/report.html"}, "`--out` should be a file that can be written"),
     ],
 )

@@ -16,9 +16,12 @@ class BadError(Exception):
     pass
 
 
-def broken(loader):
-    yield loader[0]
-    raise BadError("a damaged file")
+class Broken(list):
+    """Batches of which one can be read."""
+
+    def __iter__(self):
+        yield self[0]
+        raise BadError("a damaged file")
 
 
 def spoilt(loader):
@@ -43,7 +46,7 @@ def failing_in_one(rank):
     model = build(Concat)
     loader = loader_of(model)
     for name, measure in MEASUREMENTS.items():
-        loaders = [("damaged", broken(loader))] if name != "contributions" else []
+        loaders = [("damaged", Broken(loader))] if name != "contributions" else []
         loaders += [("at least one batch", []), ("finite", spoilt(loader))]
         for words, bad in loaders if "source" not in name else loaders[:1]:
             error, expected = ((BadError, ValueError), words) if rank else (RuntimeError, f"process 1: .*{words}")

@@ -202,6 +202,8 @@ def test_a_loader_that_ends_early_gives_what_it_had_or_an_error():
     awc.start_epoch(Shrinking(batches))  # two batches for the contributions, one for the Fisher diagonals
     expected = FisherDiagonal(model.encoders, "per_batch").estimate(batches[:1], model, mse_loss)
     assert torch.equal(awc.get_buffer("fisher/m0/0/weight"), expected["m0"]["0.weight"])
-    assert "at least one batch" in refused(lambda: awc.start_epoch(iter(batches)), awc, model)
+    following = iter(batches)
+    assert "which can be read once" in refused(lambda: awc.start_epoch(following), awc, model)
+    assert len(list(following)) == len(batches)  # none was taken from the training
     corrected = AWCRegularizer(model, model.encoders, mse_loss, fisher="corrected", batches=None)
     assert "two batches" in refused(lambda: corrected.start_epoch(Shrinking(batches)), corrected, model)

@@ -162,12 +162,13 @@ class TestBadInput:
         model = build(Concat)
         good = loader_of(model)
 
-        def breaking():
-            yield good[0]
-            raise OSError("the disk is gone")
+        class Breaking:
+            def __iter__(self):
+                yield good[0]
+                raise OSError("the disk is gone")
 
         inputs, target = good[0]
-        loader = {"good": good, "poisoned": [({**inputs, "m0": inputs["m0"] / 0}, target)], "breaking": breaking()}.get(
+        loader = {"good": good, "poisoned": [({**inputs, "m0": inputs["m0"] / 0}, target)], "breaking": Breaking()}.get(
             kind if isinstance(kind, str) else "", kind
         )
         awc = awc_of(model)

@@ -17,13 +17,14 @@ class TestCheapMeasurement:
         model, reads = build(Concat), []
         batches = loader_of(model, 5)
 
-        def loader():
-            for batch in batches:
-                reads.append(batch)
-                yield batch
+        class Loader:
+            def __iter__(self):
+                for batch in batches:
+                    reads.append(batch)
+                    yield batch
 
         awc = awc_of(model, batches=2, fisher="corrected")
-        awc.start_epoch(loader())
+        awc.start_epoch(Loader())
         assert len(reads) == 2
         assert awc.contributions == dict(ShapleyContribution(model, model.encoders).evaluate(batches[:2]))
         expected = FisherDiagonal(model.encoders, "corrected").estimate(batches[:2], model, mse_loss)
