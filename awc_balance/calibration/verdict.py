@@ -36,9 +36,9 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | 
     smaller; else b was not trained to the end. A small part that should credibly be larger leaves it open, as do
     features that predict what is left where b, learned alone, adds next to nothing.
     *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
-    is the verdict, with two exceptions. What is idle and tells nothing, as far as can be seen, is better left out than
-    held back; and where it overfits, noise is learned by heart, which may be why others are not made use of. Who
-    starves others and overfits is held back for that. A single modality has nothing to be balanced with.
+    is the verdict. But where one is idle, or who starves others overfits, that comes first, since noise may be why
+    others are not made use of; and what is idle and tells nothing, as far as can be seen, is better left out than held
+    back. A single modality has nothing to be balanced with.
 
     Of a model that has not learned nothing can be told: one that does not credibly explain 5 % of the data that it was
     trained on.
@@ -135,9 +135,12 @@ def _kind(judgements: tuple[Judgement, ...], ahead: tuple[str, ...]) -> tuple[Ki
     idle = tuple(
         one.modality for one in judgements if one.idle == "yes" and one.starved == "no" and one.modality not in ahead
     )
-    memorised = [one for one in judgements if one.overfits == "yes"]
-    overfits = tuple(one.modality for one in memorised if one.modality not in idle or _tells_something(one))
-    if ahead and not any(one.modality in (*idle, *ahead) for one in memorised):
+    overfits = tuple(
+        one.modality
+        for one in judgements
+        if one.overfits == "yes" and (one.modality not in idle or _tells_something(one))
+    )
+    if ahead and not idle and not {*ahead} & {*overfits}:
         return "starves", ahead
     if overfits or idle:
         return ("overfits", overfits) if overfits else ("idle", idle)
