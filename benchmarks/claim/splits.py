@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
@@ -87,40 +87,41 @@ def train(run: Run, tick: Callable[[], None]) -> dict[str, Any]:
 
 
 def summarize(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By set, errors of both by seed, the difference in per cent, and whether the first part of the claim holds."""
-    found: dict[str, dict[bool, dict[int, float]]] = {}
-    units = {}
+    """By set, errors of both by seed, their difference, whether the first part of the claim holds, and the time."""
+    found: dict[str, dict[bool, dict[int, dict[str, Any]]]] = {}
     for result in results:
         name = Cell(**result["run"]["cell"]).name.removeprefix(f"{BUNDLED}:")
-        found.setdefault(name, {True: {}, False: {}})[result["run"]["rule"]][result["run"]["seed"]] = result["test"]
-        units[name] = result["unit"]
-    return [_row(name, errors, units[name]) for name, errors in found.items()]
+        found.setdefault(name, {True: {}, False: {}})[result["run"]["rule"]][result["run"]["seed"]] = result
+    return [_row(name, of_set) for name, of_set in found.items()]
 
 
-def _row(name: str, errors: dict[bool, dict[int, float]], unit: str) -> dict[str, Any]:
-    rule, plain = errors[True], errors[False]
+def _row(name: str, of_set: dict[bool, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+    rule, plain = ({seed: result["test"] for seed, result in of_set[how].items()} for how in (True, False))
     seeds = sorted(seed for seed in rule.keys() & plain.keys() if plain[seed])  # nothing is a percentage of zero
     changes = [100 * (rule[seed] / plain[seed] - 1) for seed in seeds]
+    times = [of_set[True][seed]["seconds"] / of_set[False][seed]["seconds"] for seed in seeds]
     percent = paired_interval(changes)
     return {
         "set": name,
-        "unit": unit,
+        "unit": next(iter(of_set[False].values()))["unit"],
         "splits": seeds,
         "errors": {"plain": [plain[seed] for seed in seeds], "rule": [rule[seed] for seed in seeds]},
         "changes": changes,
         "percent": percent,
         "verdict": verdict(percent, LIMITS["plain"]),
+        "times_as_long": median(times),
     }
 
 
 def table(summary: list[dict[str, Any]]) -> str:
-    """Change of the test error in per cent, paired by split, and the worst and best of all splits."""
-    columns = ["set", "plain", "rule", "change of the test error, %", "", "worst split", "best split"]
+    """Change of the test error in per cent, paired by split, the worst and best of all splits, and what it costs."""
+    columns = ["set", "plain", "rule", "change of the test error, %", "", "worst split", "best split", "times as long"]
     rows = [
         [
             f"{row['set']}, {row['unit']}",
             *(f"{fmean(row['errors'][key]):.4g}" for key in ("plain", "rule")),
             *(bold(row["percent"]), row["verdict"], f"{max(row['changes']):+.1f}", f"{min(row['changes']):+.1f}"),
+            f"{row['times_as_long']:.1f}",
         ]
         for row in summary
     ]

@@ -57,13 +57,15 @@ def test_a_run_trains_with_and_without_the_rule():
 def test_differences_are_paired_by_split():
     def result(rule, seed, test):
         cell = {"task": DIABETES, "data": "full", "size": "small"}
-        return {"run": {"cell": cell, "rule": rule, "seed": seed}, "unit": "MSE", "test": test}
+        run = {"cell": cell, "rule": rule, "seed": seed}
+        return {"run": run, "unit": "MSE", "test": test, "seconds": (3.0 if rule else 2.0) * seed}
 
     results = [result(rule, seed, 100.0 * seed * (0.9 if rule else 1)) for rule in (False, True) for seed in (1, 2, 3)]
     (row,) = summarize([*results, result(False, 4, 1.0)])  # whose partner is not done yet
     assert row["changes"] == pytest.approx([-10, -10, -10])
     assert (row["verdict"], row["splits"]) == ("holds", [1, 2, 3])
-    assert "| diabetes/full/small, MSE | 200 | 180 | **-10.0 [-10.0, -10.0]** | holds | -10.0 | -10.0 |" in table([row])
+    numbers = "200 | 180 | **-10.0 [-10.0, -10.0]** | holds | -10.0 | -10.0 | 1.5 |"
+    assert f"| diabetes/full/small, MSE | {numbers}" in table([row])
 
 
 def test_sets_are_weighted_by_their_precision():

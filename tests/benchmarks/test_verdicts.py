@@ -1,18 +1,27 @@
 """How often verdicts are right, counted and written down."""
 
 import json
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.verdicts import FORMS, Run, judge, main, markdown, table, wrong
+from benchmarks.verdicts.__main__ import main
+from benchmarks.verdicts.following import advised, follow
+from benchmarks.verdicts.judging import Run, judge
+from benchmarks.verdicts.tables import FORMS, followed, markdown, table, wrong
+from tests.diagnose import mixed, sets
+from tests.diagnose.families import FAMILIES
+from tests.diagnose.sets import Change
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def result(seed, outcome, said="idle: b", family="regression"):
-    judgement = {"outcome": outcome, "said": said, "sentences": []}
-    return {"run": {"family": family, "set": "balanced", "seed": seed}, "single": judgement, "alone": judgement}
+    judgement = {"outcome": outcome, "kind": said.split(":")[0], "said": said, "sentences": []}
+    run = {"family": family, "set": "balanced", "seed": seed}
+    return {"run": run, "single": judgement, "alone": judgement, "followed": {"left out": float(seed)}}
 
 
 def test_counted_by_set_and_family():
@@ -35,9 +44,78 @@ def test_where_samples_are_few_nobody_is_trained_alone_and_it_cannot_be_told():
     assert found["alone"]["said"] == "cannot tell: a, b"
 
 
+def ruled(kind, modalities, droppable=()):
+    """A verdict, of which only this is read."""
+    return SimpleNamespace(kind=kind, modalities=modalities, droppable=tuple(map(frozenset, droppable)))
+
+
+def test_of_several_that_are_idle_those_are_left_out_that_can_go_at_once():
+    found = advised(ruled("idle", ("a", "b", "c"), [{"a"}, {"b", "c"}, {"d", "e", "f"}]))
+    assert found == {"left out": Change(without=("b", "c"))}
+    assert advised(ruled("idle", ("a",))) == {}
+
+
+@pytest.mark.parametrize("kind", ["balanced", "cannot tell"])
+def test_where_there_is_nothing_to_do_nothing_is_done(kind):
+    assert advised(ruled(kind, ())) == {}
+
+
+def test_who_overfits_is_held_back_in_two_ways_or_left_out():
+    assert list(advised(ruled("overfits", ("a",))).values()) == [
+        Change(held=("a",)), Change(rule=True), Change(without=("a",))
+    ]  # fmt: skip
+
+
+def test_who_starves_others_is_held_back_beside_longer_training():
+    assert list(advised(ruled("starves", ("a",))).values()) == [Change(held=("a",)), Change(times=2)]
+
+
+def test_changes_are_of_the_error_on_the_same_new_samples():
+    plain = sets.regression("noise, few", 0)
+    assert plain.error() == plain.error()
+    again = partial(sets.regression, "noise, few", 0)
+    assert again().error() == plain.error()
+    found = follow(ruled("idle", ("b",), [{"b"}]), plain, again)
+    assert found["left out"] == 100 * (again(Change(without=("b",))).error() / plain.error() - 1)
+    assert found["left out"] < -10  # it was noise, learned by heart
+
+
+@pytest.mark.parametrize("change", [Change(held=("a",)), Change(rule=True), Change(times=2)])
+@pytest.mark.parametrize("family", ["regression", "normed"])
+def test_every_way_to_follow_trains_another_model(family, change, monkeypatch):
+    for worlds in (sets.REGRESSION, mixed.WORLDS):
+        monkeypatch.setitem(worlds, "overfits", worlds["overfits"]._replace(epochs=25, held_out=200))
+    make, _ = FAMILIES[family]
+    change = change._replace(held=("numbers",)) if change.held and family == "normed" else change
+    assert make("overfits", 0, change).error() != make("overfits", 0).error()
+
+
+def test_what_came_of_following_is_counted_by_verdict_and_way():
+    results = [result(1, "right"), result(3, "right"), result(2, "wrong")]
+    assert followed(results).splitlines()[2:] == [
+        "| idle | left out | regression | right | 2 | +2.0 [-10.7, +14.7] | +3.0 | +1.0 |",
+        "| idle | left out | regression | wrong | 1 | +2.0 | +2.0 | +2.0 |",
+    ]
+    results[0]["followed"] = results[2]["followed"] = {"left out": None}
+    assert [row.split(" | ")[4:] for row in followed(results).splitlines()[2:]] == [
+        ["2, 1 diverged", "+3.0", "+3.0", "+3.0 |"],
+        ["1, 1 diverged", "", "", " |"],
+    ]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_training_that_diverges_is_said_to(fails):
+    def again(_):
+        if fails:
+            raise ValueError("Parameters of encoders should be finite.")
+        return SimpleNamespace(error=lambda: float("nan"))
+
+    assert follow(ruled("idle", ("b",), [{"b"}]), SimpleNamespace(error=lambda: 1.0), again) == {"left out": None}
+
+
 def test_the_command_writes_tables_and_every_verdict(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("benchmarks.verdicts.FAMILIES", {"regression": (judge, {"little": []})})
-    monkeypatch.setattr("benchmarks.verdicts.sweep", lambda *_: [{**result(0, "right"), "machine": {}}])
+    monkeypatch.setattr("benchmarks.verdicts.__main__.FAMILIES", {"regression": (judge, {"little": []})})
+    monkeypatch.setattr("benchmarks.verdicts.__main__.sweep", lambda *_: [{**result(0, "right"), "machine": {}}])
     assert main(["--families", "regression", "--seeds", "1", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "verdicts.json").read_text())["runs"][0]["alone"]["outcome"] == "right"
     assert (tmp_path / "verdicts.md").read_text() == capsys.readouterr().out
@@ -49,4 +127,5 @@ def test_the_page_says_what_was_found(form):
     page = (RESULTS.parent / "verdicts.md").read_text()
     assert table(runs, form) in page
     assert all(line in page for line in wrong(runs, form))
+    assert followed(runs) in page
     assert (RESULTS / "verdicts.md").read_text() == markdown(runs) + "\n"

@@ -16,13 +16,12 @@ FAMILIES = {
 
 def judged(family, name, seed, *, alone=False):
     """The verdict on a model that is trained on a set; with `alone` every modality is also trained alone."""
-    found = both_verdicts(family, name, seed, alone=alone)
-    return found[-1]
+    return verdicts(family(name, seed), alone=alone)[-1]
 
 
-def both_verdicts(family, name, seed, *, alone=True):
+def verdicts(trained, *, alone=True):
     """The verdict without `train_alone`, and, where the set is large enough and it is wanted, that with it."""
-    model, training, held_out = family(name, seed)
+    model, training, held_out, _ = trained
     calibration = Calibration(model, model.encoders)
     slopes = calibration.evaluate(training, costs=False), calibration.evaluate(held_out)
     found = [verdict(*slopes)]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from tests.diagnose.sets import Trained, World, batches, chosen, normal
+from tests.diagnose.sets import AS_IS, Trained, World, batches, chosen, error_of, normal
 
 SIZE, STEPS = 6, 8
 
@@ -156,34 +156,44 @@ RIGHT = {
 }
 
 
-def train(model, data, epochs, loss):
+def train(model, data, epochs, loss, pull=None):
     """Adam, batches drawn anew in every epoch."""
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     inputs, target = data
     for _ in range(epochs):
+        if pull:
+            pull.start_epoch(batches(*data, 64))
         for some in torch.randperm(len(target)).split(64):
             if len(some) > 1:  # for batch norm
                 optimizer.zero_grad()
                 loss(model({m: x[some] for m, x in inputs.items()}), target[some]).backward()
+                if pull:
+                    pull.add_gradient_()
                 optimizer.step()
     return model.eval()
 
 
-def attentive(name, seed):
+def attentive(name, seed, change=AS_IS):
     """Regression of three outputs by attention."""
-    return _trained(
-        Attentive, name, seed, lambda scores: scores + 0.4 * torch.randn_like(scores), nn.functional.mse_loss
-    )
+    noisy = lambda scores: scores + 0.4 * torch.randn_like(scores)  # noqa: E731
+    return _trained(Attentive, name, seed, change, noisy, nn.functional.mse_loss)
 
 
-def normed(name, seed):
+def normed(name, seed, change=AS_IS):
     """Three classes, side by side with batch norm."""
-    return _trained(Normed, name, seed, lambda scores: chosen(4 * scores), nn.functional.cross_entropy)
+    return _trained(Normed, name, seed, change, lambda scores: chosen(4 * scores), nn.functional.cross_entropy)
 
 
-def _trained(model, name, seed, target, loss):
+def _trained(model, name, seed, change, target, loss):
     torch.manual_seed(1000 + seed)
     world = WORLDS[name]
-    training, held_out = ((inputs, target(scores)) for inputs, scores in map(world.draw, world[1:3]))
-    model = train(model(training[0], 3), training, world.epochs, loss)
-    return Trained(model, batches(*training, 32), batches(*held_out, 32))
+
+    def draw(samples):
+        inputs, scores = world.draw(samples)
+        return inputs, target(scores)
+
+    training, held_out = map(draw, world[1:3])
+    held_out, epochs = batches(*held_out, 32), change.times * world.epochs
+    built = model(training[0], 3)
+    train(built, training, epochs, loss, change.applied(built, loss, epochs, held_out))
+    return Trained(built, batches(*training, 32), held_out, error_of(built, loss, draw, 1000 + seed))

@@ -6,11 +6,47 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from awc_balance import AWCRegularizer
+
+NEW = 2000
+"""Samples that the error of a trained model is told by."""
+PULL = 100.0
+"""Strength of the pull on who is held back: the middle one of `benchmarks/ablation`."""
+
+
+class Change(NamedTuple):
+    """Another way to train."""
+
+    without: tuple[str, ...] = ()
+    """Modalities whose features are zeros."""
+    held: tuple[str, ...] = ()
+    """Those whose encoders are pulled towards the start of every epoch, weighted by Fisher diagonals."""
+    rule: bool = False
+    """Whether the calibration rule looks for itself whom to hold back."""
+    times: int = 1
+    """As many epochs."""
+
+    def applied(self, model, loss, epochs, held_out):
+        """What holds back encoders of the model; None for nobody."""
+        for modality in self.without:
+            model.encoders[modality].register_forward_hook(lambda *call: torch.zeros_like(call[2]))
+        if self.rule:
+            return AWCRegularizer(model, model.encoders, loss, rule="calibration", held_out=held_out)
+        if self.held:
+            alphas = {m: PULL * (m in self.held) for m in model.encoders}
+            return AWCRegularizer(model, model.encoders, loss, alphas=alphas, scale="root_mean", window=epochs)
+        return None
+
+
+AS_IS = Change()
+
 
 class Trained(NamedTuple):
     model: nn.Module
     training: list
     held_out: list
+    error: Callable | None = None
+    """The loss on new samples, the same ones for all ways to train."""
 
 
 class Fused(nn.Module):
@@ -35,16 +71,32 @@ def batches(inputs, target, size=50):
     return [({m: x[i : i + size] for m, x in inputs.items()}, target[i : i + size]) for i in starts]
 
 
-def fit(model, data, epochs, loss, slow):
+def fit(model, data, epochs, loss, slow, pull=None):
     parameters = model.parameters()
     optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9) if slow else torch.optim.Adam(parameters, lr=3e-3)
     for _ in range(epochs):
+        if pull:
+            pull.start_epoch(data)
         for i in torch.randperm(len(data)).tolist():
             inputs, target = data[i]
             optimizer.zero_grad()
             loss(model(inputs), target).backward()
+            if pull:
+                pull.add_gradient_()
             optimizer.step()
     return model.eval()
+
+
+def error_of(model, loss, draw, seed):
+    """A function that tells the loss on new samples: from their number, `draw` gives inputs and targets."""
+
+    def error():
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(10_000 + seed)
+            inputs, target = draw(NEW)
+            return loss(model(inputs), target).item()
+
+    return error
 
 
 class World(NamedTuple):
@@ -111,13 +163,16 @@ REGRESSION = {
 }
 
 
-def regression(name, seed):
-    world = REGRESSION[name]
+def regression(name, seed, change=AS_IS):
+    return _trained(REGRESSION[name], seed, change, 50, lambda widths: Fused(widths, 1, 8, 32), nn.functional.mse_loss)
+
+
+def _trained(world, seed, change, size, build, loss):
     torch.manual_seed(seed)
-    data, held_out = (batches(*world.draw(samples)) for samples in (world.samples, world.held_out))
-    widths = {m: x.shape[1] for m, x in data[0][0].items()}
-    model = Fused(widths, 1, 8, 32)
-    return Trained(fit(model, data, world.epochs, nn.functional.mse_loss, world.slow), data, held_out)
+    data, held_out = (batches(*world.draw(samples), size) for samples in (world.samples, world.held_out))
+    model, epochs = build({m: x.shape[1] for m, x in data[0][0].items()}), change.times * world.epochs
+    fit(model, data, epochs, loss, world.slow, change.applied(model, loss, epochs, held_out))
+    return Trained(model, data, held_out, error_of(model, loss, world.draw, seed))
 
 
 # Two or four classes from three or four modalities.
@@ -180,13 +235,10 @@ CLASSES = {
 }
 
 
-def classes(name, seed):
-    world = CLASSES[name]
-    torch.manual_seed(seed)
-    data, held_out = (batches(*world.draw(samples), 40) for samples in (world.samples, world.held_out))
-    widths = {m: x.shape[1] for m, x in data[0][0].items()}
-    model = Fused(widths, 4 if name != "starved" else 2, 12, 24)
-    return Trained(fit(model, data, world.epochs, nn.functional.cross_entropy, world.slow), data, held_out)
+def classes(name, seed, change=AS_IS):
+    count = 4 if name != "starved" else 2
+    build = lambda widths: Fused(widths, count, 12, 24)  # noqa: E731
+    return _trained(CLASSES[name], seed, change, 40, build, nn.functional.cross_entropy)
 
 
 # What is a right answer.
