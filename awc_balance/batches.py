@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeAlias
 
 import torch
@@ -148,12 +148,12 @@ def iterate(loader: Iterable[Any], progress: Progress | None = None) -> Iterator
 
 
 def refuse_iterator(name: str, loader: object) -> None:
-    """Refuse what can be read only once where it is read again and again.
+    """Refuse what can be read only once where it is read again and again; what has a length can be read again.
 
     Raises:
         ValueError: If the loader is an iterator.
     """
-    if isinstance(loader, Iterator):
+    if isinstance(loader, Iterator) and not isinstance(loader, Sized):
         raise ValueError(
             f"`{name}` should be a loader, which is read more than once. Got {type(loader).__name__}, which can be "
             "read once. Pass the DataLoader itself, or a list."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from awc_balance.anchors import Anchored, check_parameters
-from awc_balance.batches import Progress, Step, device_of, iterate, refuse_iterator, refuse_same
+from awc_balance.batches import Progress, Step, device_of, iterate, refuse_iterator
 from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.judgement import Verdict
 from awc_balance.calibration.rule import CalibrationRule
@@ -221,8 +221,8 @@ class AWCRegularizer(Anchored):
         Outside the window the loader is not read. If anything fails, everything stays as it was before.
 
         Args:
-            loader: The training batches. The first few of them are read, once; with `batches=None` all of them, once
-                for the contributions and once for the Fisher diagonals.
+            loader: The training batches, not an iterator of them. The first few are read, once; with `batches=None`
+                all of them, once for the contributions and once for the Fisher diagonals.
             contributions: Those of this epoch, if they are known already.
             fisher: The Fisher diagonals of this epoch, if they are known already, as `FisherDiagonal.compute` gives
                 them, perhaps from the gradients of the steps of the last epoch.
@@ -243,7 +243,7 @@ class AWCRegularizer(Anchored):
                 "epoch. Leave them out, or pass rule='paper'."
             )
         if self._rule is not None:
-            refuse_same(self._rule.held_out, loader)
+            self._rule.refuse(loader)
         if fisher is None or (contributions is None and not self._strengths.fixed):
             loader = self._first(loader)
         reshard(self._user.model)
@@ -309,7 +309,7 @@ class AWCRegularizer(Anchored):
 
         Raises:
             RuntimeError: If the rule is another one, or an encoder does not run.
-            ValueError: If a loader is empty, or a prediction or target is not finite.
+            ValueError: If a loader is empty or that of the held-out batches, or a prediction or target is not finite.
         """
         if self._rule is None:
             raise RuntimeError(

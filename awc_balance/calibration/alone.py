@@ -69,7 +69,7 @@ def train_alone(
         held_out: Batches that no model is trained on: those that `verdict` gets slopes of. 40 samples or more.
         modalities: Of whom, one after the other; None: of all. Those in doubt will do.
         criterion: `criterion(prediction, target)`, the loss that is trained with; None: that of `loss`, squared errors
-            over the mean square of the targets, so that their unit does not matter.
+            over the mean square of the first targets, so that small units do not make gradients vanish.
         loss: See `Calibration`.
         epochs: Of each training. The last one is measured, not the best, which held-out data would have to choose.
         optimizer: From a list of parameters to an optimizer; by default Adam as it is.
@@ -289,8 +289,8 @@ class _Criterion:
             return _LOSSES[kind](prediction, target if kind == "cross_entropy" else target.to(prediction.dtype))
         target = target.to(prediction.dtype)
         if self._square is None:
-            square = target.float().square().mean()
-            self._square = square if square > 0 else torch.ones_like(square)
+            square = target.to(torch.promote_types(target.dtype, torch.float32)).square().mean()
+            self._square = square if 0 < square < torch.inf else torch.ones_like(square)
         return F.mse_loss(prediction, target) / self._square
 
 

@@ -137,11 +137,12 @@ class Calibration:
 
             def measure(run: BatchRun, number: int = number) -> tuple[Sampled, Tensor]:
                 parts = split_prediction(run, runner, split, number)
-                rows = tuple(run.rows().values()) if features or not parts.whole.isfinite().all() else ()
-                return Sampled(parts, run.target, rows), parts.whole.to(run.prediction.dtype)
+                finite = bool(parts.base.isfinite().all() and parts.parts.isfinite().all())
+                rows = tuple(run.rows().values()) if features or not finite else ()
+                return Sampled(parts, run.target, rows, finite), parts.whole.to(run.prediction.dtype)
 
             sampled = run_batch(self.measured, batch, measure)
-            _check_finite(sampled, self.measured.encoders, number)
+            _check(sampled, self.measured.encoders, number)
             yield sampled
 
 
@@ -151,7 +152,9 @@ class Sampled(NamedTuple):
     parts: Parts
     target: Any
     features: tuple[Tensor, ...]
-    """By modality, one row per sample; empty if they are not wanted and the prediction is finite."""
+    """By modality, one row per sample; empty if they are not wanted and all predictions are finite."""
+    finite: bool
+    """Whether predictions are, those of coalitions too."""
 
 
 def _first_fit(loss: CalibrationLoss, sampled: Sampled, refit: Refit | None) -> Fit:
@@ -165,21 +168,20 @@ def _first_fit(loss: CalibrationLoss, sampled: Sampled, refit: Refit | None) -> 
 def _add(sampled: Sampled, fit: Fit, refit: Refit | None) -> None:
     fit.add(sampled.parts, sampled.target)
     if refit is not None:
-        refit.add(*sampled, fit.kind)
+        refit.add(sampled.parts, sampled.target, sampled.features, fit.kind)
 
 
-def _check_finite(sampled: Sampled, modalities: Iterable[str], number: int) -> None:
+def _check(sampled: Sampled, modalities: Iterable[str], number: int) -> None:
     """Refuse what no factor can be found for."""
-    parts, target, features = sampled
+    target = sampled.target
     if not isinstance(target, Tensor):
         raise TypeError(
             f"A target should be a tensor. Got {type(target).__name__}. Let `step` return the one of the prediction."
         )
-    finite = bool(parts.base.isfinite().all() and parts.parts.isfinite().all())
-    if finite and target.isfinite().all():
+    if sampled.finite and target.isfinite().all():
         return
-    bad = [m for m, rows in zip(modalities, features, strict=False) if not rows.isfinite().all()]
-    what = f"the features of {listed(bad)}" if bad else "the target" if finite else "the prediction"
+    bad = [m for m, rows in zip(modalities, sampled.features, strict=False) if not rows.isfinite().all()]
+    what = f"the features of {listed(bad)}" if bad else "the target" if sampled.finite else "the prediction"
     raise ValueError(
         f"Predictions and targets should be finite. In batch {number} one is nan or infinite: {what}. "
         "Look for the cause in the inputs, the target or the parameters."

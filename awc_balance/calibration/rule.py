@@ -90,6 +90,14 @@ class CalibrationRule:
         self.held_out = held_out
         self._calibration = Calibration(model, encoders, loss_of(profit), step=step, process_group=process_group)
 
+    def refuse(self, loader: Iterable[Any]) -> None:
+        """Refuse to measure where the training batches are those that are held out.
+
+        Raises:
+            ValueError: If they are.
+        """
+        self._calibration.processes.attempt(lambda: refuse_same(self.held_out, loader))
+
     def decide(self, before: Mapping[str, float], loader: Iterable[Any]) -> Decision:
         """The strengths of the coming epoch.
 
@@ -103,11 +111,13 @@ class CalibrationRule:
         """
         training = self._calibration.evaluate(loader, costs=False)
         held_out = self._others(costs=False)
-        if held_out.intervals is None:
-            warnings.warn(
-                "`held_out` should hold ten samples or more, better some hundred. Got fewer: nobody will be held back.",
-                stacklevel=3,
-            )
+        for name, slopes in (("Held-out", held_out), ("The measured training", training)):
+            if slopes.intervals is None:
+                warnings.warn(
+                    f"{name} batches should hold ten samples or more, better some hundred. Got fewer: nobody will be "
+                    "held back.",
+                    stacklevel=3,
+                )
         strengths = next_strengths(before, training, held_out)
         encoders = self._calibration.measured.encoders
         trained = {m for m, encoder in encoders.items() if any(p.requires_grad for p in encoder.parameters())}
@@ -136,7 +146,7 @@ class CalibrationRule:
             loader: Training batches.
             alone: See `verdict`.
         """
-        refuse_same(self.held_out, loader)
+        self.refuse(loader)
         training = self._calibration.evaluate(loader, costs=False)
         return verdict(training, self._others(), alone)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from awc_balance.batches import refuse_same
 from awc_balance.calibration.estimate import Estimate
 from awc_balance.calibration.excess import Excess, excess
 from awc_balance.calibration.judgement import Answer, Judgement, Kind, Verdict
@@ -36,9 +35,10 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | 
     smaller; else b was not trained to the end. A small part that should credibly be larger leaves it open, as do
     features that predict what is left where b, learned alone, adds next to nothing.
     *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
-    is the verdict. But where one is idle, or who starves others overfits, that comes first, since noise may be why
-    others are not made use of; and what is idle and tells nothing, as far as can be seen, is better left out than held
-    back. A single modality has nothing to be balanced with.
+    is the verdict. But where others seem to be starved, who is idle comes before, and then who overfits among those
+    that are not starved, if it is the one that starves: noise may be why others are not made use of. And what is idle
+    and tells nothing, as far as can be seen, is better left out than held back. A single modality has nothing to be
+    balanced with.
 
     Of a model that has not learned nothing can be told: one that does not credibly explain 5 % of the data that it was
     trained on.
@@ -71,7 +71,11 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | 
                 f"`{name}` should be Slopes. Got {type(slopes).__name__}. "
                 "Pass what Calibration(model, encoders).evaluate(loader) gives."
             )
-    refuse_same(held_out, training)
+    if held_out is training:
+        raise ValueError(
+            "`held_out` should be measured on data that the model is not trained on. Got the measurement on training "
+            "data. Pass another one."
+        )
     check_by_modality("held_out", held_out, training)
     alone = _check_alone(alone, training)
     above = excess(training, held_out)
@@ -92,7 +96,7 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | 
         learned=learned,
         explained_in_training=_explained_as_is(training),
         explained=_explained_as_is(held_out),
-        droppable=_droppable(held_out) if learned else (),
+        droppable=_droppable(held_out, judgements) if learned else (),
     )
 
 
@@ -133,15 +137,19 @@ def _ahead(judgements: tuple[Judgement, ...]) -> tuple[str, ...]:
 def _kind(judgements: tuple[Judgement, ...], ahead: tuple[str, ...]) -> tuple[Kind, tuple[str, ...]]:
     """The first that holds, and of whom."""
     idle = tuple(
-        one.modality for one in judgements if one.idle == "yes" and one.starved == "no" and one.modality not in ahead
+        one.modality
+        for one in judgements
+        if one.idle == "yes" and one.starved == "no" and (one.modality not in ahead or one.overfits == "yes")
     )
     overfits = tuple(
         one.modality
         for one in judgements
-        if one.overfits == "yes" and (one.modality not in idle or _tells_something(one))
+        if one.overfits == "yes"
+        and not (ahead and one.starved == "yes")
+        and (one.modality not in idle or _tells_something(one))
     )
-    if ahead and not idle and not {*ahead} & {*overfits}:
-        return "starves", ahead
+    if ahead and (idle or not {*ahead} & {*overfits}):
+        return ("idle", idle) if idle else ("starves", ahead)
     if overfits or idle:
         return ("overfits", overfits) if overfits else ("idle", idle)
     unclear = tuple(one.modality for one in judgements if {one.overfits, one.idle, one.starved} != {"no"})
@@ -226,14 +234,17 @@ def _both(one: Answer, other: Answer) -> Answer:
     return one if one == other else "no" if "no" in (one, other) else "unclear"
 
 
-def _droppable(slopes: Slopes) -> tuple[frozenset[str], ...]:
-    """The largest of the sets without which little is lost."""
+def _droppable(slopes: Slopes, judgements: tuple[Judgement, ...]) -> tuple[frozenset[str], ...]:
+    """The largest of the sets without which little is lost, of modalities that could tell no more."""
     total = _all_lost(slopes)
     if total is None or total.low <= 0 or len(slopes) == 1:
         return ()
     costs = {frozenset([modality]): cost for modality, cost in slopes.costs.items()} | slopes.joint_costs
     limit = min(NEGLIGIBLE * total.value, SAFE)
-    fine = [some for some, cost in costs.items() if len(some) < len(slopes) and cost.high < limit]
+    starved = {one.modality for one in judgements if one.starved == "yes"}
+    fine = [
+        some for some, cost in costs.items() if len(some) < len(slopes) and cost.high < limit and not some & starved
+    ]
     return tuple(some for some in fine if not any(some < other for other in fine))
 
 

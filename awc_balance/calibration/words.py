@@ -136,7 +136,11 @@ def _idle(verdict: Verdict) -> list[str]:
         f"a training without {one.modality} may do better.{_apart(one)}"
         for one in idle
     ]
-    if verdict.kind not in ("idle", "starves") and {one.modality for one in idle} - {*verdict.modalities}:
+    if (
+        verdict.droppable
+        and verdict.kind not in ("idle", "starves")
+        and {one.modality for one in idle} - {*verdict.modalities}
+    ):
         found.append(_droppable(verdict))
     unknown = [one.modality for one in idle if one.alone is None]
     if unknown:
@@ -197,13 +201,9 @@ def _whole(verdict: Verdict) -> list[str]:
     """How good the model is as it is."""
     training, held_out = verdict.explained_in_training, verdict.explained
     said = []
-    shares = [
-        _below_constant(name, some)
-        for name, some in (("training", training), ("held-out", held_out))
-        if some is not None
-    ]
-    if shares:
-        said.append(f"The model's loss lies {listed(shares)}.")
+    known = [(name, some) for name, some in (("training", training), ("held-out", held_out)) if some is not None]
+    if known:
+        said.append(f"The model's loss lies {listed(_against_constant(name, some) for name, some in known)}.")
     if verdict.whole_interval is None:
         return [*said, "There are too few held-out samples for intervals: nothing about them can be told. Use more."]
     much = ""
@@ -213,8 +213,8 @@ def _whole(verdict: Verdict) -> list[str]:
     return [*said, f"Held-out data bear out a factor of {borne_out} of the whole prediction.{much}"]
 
 
-def _below_constant(name: str, share: Estimate) -> str:
-    """How far the loss lies from that of a constant on some data, as in "12 % [10, 14] below ... on training data"."""
+def _against_constant(name: str, share: Estimate) -> str:
+    """How far the loss lies from that of a constant, as in "12 % [10, 14] below ... on training data"."""
     above = share.value < 0
     size = Estimate(-share.value, -share.high, -share.low) if above else share
     return f"{_share(size)} {'above' if above else 'below'} that of a constant prediction on {name} data"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from traceback import walk_tb
 from typing import Any, NamedTuple, TypeVar
 
@@ -104,12 +103,16 @@ def _verdict(measures: _Measures, options: argparse.Namespace) -> Verdict | None
 
 def _alone(measures: _Measures, options: argparse.Namespace) -> dict[str, Estimate]:
     """What every modality tells when it is learned alone."""
-    for option, address in (("--data", options.data), ("--held-out", options.held_out)):
-        _evaluate(partial(refuse_iterator, option), option, address)
+
+    def loader(batches: Iterable[Any]) -> Iterable[Any]:
+        refuse_iterator("loader", batches)
+        return batches
+
+    training = _evaluate(loader, "--data", options.data)
 
     def learned(batches: Iterable[Any]) -> dict[str, Estimate]:
         return train_alone(
-            *(measures.model, measures.encoders, load_batches("--data", options.data), batches),
+            *(measures.model, measures.encoders, training, batches),
             loss=loss_of(options.profit),
             epochs=options.alone,
             step=measures.step,

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from awc_balance.balancers import AWC, Balancer, Plain
+from awc_balance.batches import refuse_same
 from awc_balance.encoders import unwrap
 from awc_balance.integrations.measured import Measured, Prepared
 
@@ -56,7 +57,8 @@ class Adapter:
 
         Held-out batches are the user's own, and are prepared in the same way, since the same `step` reads them.
         """
-        with _prepared_held_out(self.balancer, loader.prepare):
+        training = loader.source if self._loader is None else self._loader
+        with _prepared_held_out(self.balancer, loader.prepare, training):
             self.balancer.start_epoch(loader if self._loader is None else self._loader)
         self._seen = False
 
@@ -121,7 +123,7 @@ class Adapter:
 
 
 @contextmanager
-def _prepared_held_out(balancer: Balancer, prepare: Callable[[Any], Any]) -> Iterator[None]:
+def _prepared_held_out(balancer: Balancer, prepare: Callable[[Any], Any], training: Iterable[Any]) -> Iterator[None]:
     """While this lasts, the batches that the balancer holds out come as the framework prepares its own."""
     holder: Any = balancer.regularizer._rule if isinstance(balancer, AWC) else balancer
     name = "held_out" if isinstance(balancer, AWC) else "_held_out"
@@ -129,6 +131,7 @@ def _prepared_held_out(balancer: Balancer, prepare: Callable[[Any], Any]) -> Ite
     if held_out is None:
         yield
         return
+    refuse_same(held_out, training)
     setattr(holder, name, Prepared(held_out, prepare))
     try:
         yield

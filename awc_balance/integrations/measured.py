@@ -22,14 +22,14 @@ class Prepared:
 
     def __init__(self, loader: Iterable[Any], prepare: Callable[[Any], Any] = lambda batch: batch) -> None:
         """See the class."""
-        self._loader: Any = getattr(loader, "base_dataloader", loader)
+        self.source: Any = getattr(loader, "base_dataloader", loader)
         self.prepare = prepare
         for name in ("generator", "sampler", "batch_sampler"):
-            setattr(self, name, getattr(self._loader, name, None))
+            setattr(self, name, getattr(self.source, name, None))
 
     def __iter__(self) -> Iterator[Any]:
         """The batches."""
-        for batch in iterate(self._loader):
+        for batch in iterate(self.source):
             yield self.prepare(batch)
 
 
@@ -62,7 +62,7 @@ class Measured(Prepared):
             ValueError: If its workers outlive a pass.
         """
         self._refuse()
-        epochs = [(sampler, sampler.epoch) for sampler in _samplers(self._loader) if hasattr(sampler, "epoch")]
+        epochs = [(sampler, sampler.epoch) for sampler in _samplers(self.source) if hasattr(sampler, "epoch")]
         try:
             yield from islice(super().__iter__(), self._batches)
         finally:
@@ -70,12 +70,12 @@ class Measured(Prepared):
                 sampler.epoch = epoch
 
     def _refuse(self) -> None:
-        if isinstance(self._loader, Mapping | list | tuple):
+        if isinstance(self.source, Mapping | list | tuple):
             raise TypeError(
                 "The training loader should be one loader to be measured on. "
-                f"Got a {type(self._loader).__name__}. Pass loader=, whose batches are those of your training step."
+                f"Got a {type(self.source).__name__}. Pass loader=, whose batches are those of your training step."
             )
-        if getattr(self._loader, "persistent_workers", False):
+        if getattr(self.source, "persistent_workers", False):
             raise ValueError(
                 "The training loader should not keep its workers, since a second pass would end the one that is "
                 "under way. Got persistent_workers=True. Pass loader=, another DataLoader of the same data."

@@ -6,14 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from benchmarks.verdicts.__main__ import main
+from benchmarks.verdicts.change import Change
 from benchmarks.verdicts.following import advised, follow
 from benchmarks.verdicts.judging import Run, judge
 from benchmarks.verdicts.tables import FORMS, followed, markdown, table, wrong
 from tests.diagnose import mixed, sets
 from tests.diagnose.families import FAMILIES
-from tests.diagnose.sets import Change
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -80,14 +81,28 @@ def test_changes_are_of_the_error_on_the_same_new_samples():
     assert found["left out"] < -10  # it was noise, learned by heart
 
 
-@pytest.mark.parametrize("change", [Change(held=("a",)), Change(rule=True), Change(times=2)])
-@pytest.mark.parametrize("family", ["regression", "normed"])
-def test_every_way_to_follow_trains_another_model(family, change, monkeypatch):
+def far(model, modality):
+    """How far an encoder has moved from the initial parameters."""
+    ends = torch.cat([p.detach().flatten() for p in model.encoders[modality].parameters()])
+    return ends.norm().item()
+
+
+@pytest.mark.parametrize(("family", "noisy", "other"), [("regression", "a", "b"), ("normed", "numbers", "motion")])
+def test_every_way_to_follow_does_what_it_says(family, noisy, other, monkeypatch):
     for worlds in (sets.REGRESSION, mixed.WORLDS):
         monkeypatch.setitem(worlds, "overfits", worlds["overfits"]._replace(epochs=25, held_out=200))
     make, _ = FAMILIES[family]
-    change = change._replace(held=("numbers",)) if change.held and family == "normed" else change
-    assert make("overfits", 0, change).error() != make("overfits", 0).error()
+    plain, long = make("overfits", 0), make("overfits", 0, Change(times=2))
+    pulled, other_pulled = (make("overfits", 0, Change(held=(who,))) for who in (noisy, other))
+    assert far(pulled.model, noisy) < far(other_pulled.model, noisy)
+    assert far(other_pulled.model, other) < far(pulled.model, other)
+    assert far(long.model, noisy) > far(plain.model, noisy)
+    ruled = make("overfits", 0, Change(rule=True))
+    without = make("overfits", 0, Change(without=(noisy,)))
+    inputs, _ = without.held_out[0]
+    mute = {**inputs, noisy: torch.zeros_like(inputs[noisy])}
+    assert torch.equal(without.model(inputs), without.model(mute))
+    assert len({way.error() for way in (plain, long, pulled, other_pulled, ruled, without)}) == 6
 
 
 def test_what_came_of_following_is_counted_by_verdict_and_way():
@@ -107,10 +122,18 @@ def test_what_came_of_following_is_counted_by_verdict_and_way():
 def test_a_training_that_diverges_is_said_to(fails):
     def again(_):
         if fails:
-            raise ValueError("Parameters of encoders should be finite.")
+            raise ValueError("Parameters of encoders should be finite when an epoch starts.")
         return SimpleNamespace(error=lambda: float("nan"))
 
     assert follow(ruled("idle", ("b",), [{"b"}]), SimpleNamespace(error=lambda: 1.0), again) == {"left out": None}
+
+
+def test_another_error_is_not_taken_for_that():
+    def again(_):
+        raise ValueError("`loader` should be a loader.")
+
+    with pytest.raises(ValueError, match="`loader` should be a loader"):
+        follow(ruled("idle", ("b",), [{"b"}]), SimpleNamespace(error=lambda: 1.0), again)
 
 
 def test_the_command_writes_tables_and_every_verdict(tmp_path, monkeypatch, capsys):

@@ -303,7 +303,7 @@ class InUnits(sets.Fused):
 
 
 @pytest.mark.parametrize("unit", [2.0**20, 2.0**-20])
-def test_the_unit_of_targets_does_not_matter(unit):
+def test_a_small_unit_does_not_keep_a_copy_from_learning(unit):
     """Adam adds a constant to the size of gradients, which those of small units never reach."""
 
     def added(unit):

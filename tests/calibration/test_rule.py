@@ -304,6 +304,6 @@ def test_a_handful_of_held_out_samples_holds_nobody_back_and_that_is_said(count)
     plain, watched = train(Two(), TRAIN, epochs=6), Two()
     inputs, target = HELD_OUT[0]
     few = [({m: x[:count] for m, x in inputs.items()}, target[:count])]
-    with pytest.warns(UserWarning, match="`held_out` should hold ten samples or more"):
+    with pytest.warns(UserWarning, match="Held-out batches should hold ten samples or more"):
         train(watched, TRAIN, rule_of(watched, held_out=few), epochs=6)
     assert torch.equal(flat(plain), flat(watched))

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from tests.diagnose.sets import AS_IS, Trained, World, batches, chosen, error_of, normal
+from tests.diagnose.sets import Trained, World, batches, changed, chosen, error_of, normal
 
 SIZE, STEPS = 6, 8
 
@@ -173,13 +173,13 @@ def train(model, data, epochs, loss, pull=None):
     return model.eval()
 
 
-def attentive(name, seed, change=AS_IS):
+def attentive(name, seed, change=None):
     """Regression of three outputs by attention."""
     noisy = lambda scores: scores + 0.4 * torch.randn_like(scores)  # noqa: E731
     return _trained(Attentive, name, seed, change, noisy, nn.functional.mse_loss)
 
 
-def normed(name, seed, change=AS_IS):
+def normed(name, seed, change=None):
     """Three classes, side by side with batch norm."""
     return _trained(Normed, name, seed, change, lambda scores: chosen(4 * scores), nn.functional.cross_entropy)
 
@@ -193,7 +193,8 @@ def _trained(model, name, seed, change, target, loss):
         return inputs, target(scores)
 
     training, held_out = map(draw, world[1:3])
-    held_out, epochs = batches(*held_out, 32), change.times * world.epochs
+    held_out = batches(*held_out, 32)
     built = model(training[0], 3)
-    train(built, training, epochs, loss, change.applied(built, loss, epochs, held_out))
+    epochs, pull = changed(change, built, loss, world.epochs, held_out)
+    train(built, training, epochs, loss, pull)
     return Trained(built, batches(*training, 32), held_out, error_of(built, loss, draw, 1000 + seed))

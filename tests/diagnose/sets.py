@@ -1,4 +1,7 @@
-"""Sets with a known answer: what each of their modalities is like is built in, and a small model is trained on them."""
+"""Sets with a known answer: what each of their modalities is like is built in, and a small model is trained on them.
+
+A `change` is another way to train, for a benchmark: see `benchmarks.verdicts.change`.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,39 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from awc_balance import AWCRegularizer
-
 NEW = 2000
 """Samples that the error of a trained model is told by."""
-PULL = 100.0
-"""Strength of the pull on who is held back: the middle one of `benchmarks/ablation`."""
-
-
-class Change(NamedTuple):
-    """Another way to train."""
-
-    without: tuple[str, ...] = ()
-    """Modalities whose features are zeros."""
-    held: tuple[str, ...] = ()
-    """Those whose encoders are pulled towards the start of every epoch, weighted by Fisher diagonals."""
-    rule: bool = False
-    """Whether the calibration rule looks for itself whom to hold back."""
-    times: int = 1
-    """As many epochs."""
-
-    def applied(self, model, loss, epochs, held_out):
-        """What holds back encoders of the model; None for nobody."""
-        for modality in self.without:
-            model.encoders[modality].register_forward_hook(lambda *call: torch.zeros_like(call[2]))
-        if self.rule:
-            return AWCRegularizer(model, model.encoders, loss, rule="calibration", held_out=held_out)
-        if self.held:
-            alphas = {m: PULL * (m in self.held) for m in model.encoders}
-            return AWCRegularizer(model, model.encoders, loss, alphas=alphas, scale="root_mean", window=epochs)
-        return None
-
-
-AS_IS = Change()
 
 
 class Trained(NamedTuple):
@@ -69,6 +41,11 @@ class Fused(nn.Module):
 def batches(inputs, target, size=50):
     starts = range(0, len(target), size)
     return [({m: x[i : i + size] for m, x in inputs.items()}, target[i : i + size]) for i in starts]
+
+
+def changed(change, model, loss, epochs, held_out):
+    """Epochs, and what holds encoders back, where a model is trained in another way."""
+    return (epochs, None) if change is None else change.applied(model, loss, epochs, held_out)
 
 
 def fit(model, data, epochs, loss, slow, pull=None):
@@ -163,15 +140,16 @@ REGRESSION = {
 }
 
 
-def regression(name, seed, change=AS_IS):
+def regression(name, seed, change=None):
     return _trained(REGRESSION[name], seed, change, 50, lambda widths: Fused(widths, 1, 8, 32), nn.functional.mse_loss)
 
 
 def _trained(world, seed, change, size, build, loss):
     torch.manual_seed(seed)
     data, held_out = (batches(*world.draw(samples), size) for samples in (world.samples, world.held_out))
-    model, epochs = build({m: x.shape[1] for m, x in data[0][0].items()}), change.times * world.epochs
-    fit(model, data, epochs, loss, world.slow, change.applied(model, loss, epochs, held_out))
+    model = build({m: x.shape[1] for m, x in data[0][0].items()})
+    epochs, pull = changed(change, model, loss, world.epochs, held_out)
+    fit(model, data, epochs, loss, world.slow, pull)
     return Trained(model, data, held_out, error_of(model, loss, world.draw, seed))
 
 
@@ -235,7 +213,7 @@ CLASSES = {
 }
 
 
-def classes(name, seed, change=AS_IS):
+def classes(name, seed, change=None):
     count = 4 if name != "starved" else 2
     build = lambda widths: Fused(widths, count, 12, 24)  # noqa: E731
     return _trained(CLASSES[name], seed, change, 40, build, nn.functional.cross_entropy)

@@ -181,7 +181,7 @@ def test_other_calls(project, capsys, arguments, shown):
         ({"held-out": "my_project:loader"}, "data that the model was not trained on. Got `my_project:loader` for"),
         (
             {"alone": "5", "held-out": "my_project:held_out", "data": "my_project:once"},
-            "`--data` could not be measured. `--data` should be a loader, which is read more than once. Got generator",
+            "`--data` could not be measured. `loader` should be a loader, which is read more than once. Got generator",
         ),
         ({"out": "/dev/null/report.html"}, "`--out` should be a file that can be written"),
     ],

@@ -219,7 +219,7 @@ def test_starving_comes_first_then_overfitting_then_idleness():
     assert verdict(slopes(), slopes(**bad | {"values": None})).kind == "idle"
 
 
-@pytest.mark.parametrize("share", [0.04, 0.3])
+@pytest.mark.parametrize("share", [0.04, 0.3, 0.6])
 def test_noise_is_left_out_before_anybody_is_said_to_be_starved(share):
     """It may be why others are not made use of: training is stopped early, and predictions are spoiled."""
     values, shares = {"a": 1.0, "b": 1.0, "z": 0.2}, {"a": 0.45 - share / 2, "b": 0.55 - share / 2, "z": share}
@@ -231,8 +231,23 @@ def test_noise_is_left_out_before_anybody_is_said_to_be_starved(share):
     assert (found.kind, found.modalities) == ("idle", ("z",))
     assert "a is not fully made use of" in str(found)
     assert "Do first what the verdict says, then ask again." in str(found)
+    assert found.sentences()[0] == "Verdict: z is idle. Leave out z: less than 5 % of what the model explains is lost."
     needed = slopes(values | {"z": 1.0}, costs=costs | {"z": 0.3}, unused=unused, shares=shares, joint=joint)
-    assert verdict(slopes(ones), needed).modalities == ("b",)
+    assert verdict(slopes(ones), needed).modalities == (("z",) if share == 0.6 else ("b",))
+
+
+def test_who_is_starved_is_neither_held_back_nor_left_out():
+    """Its part is noise for lack of learning."""
+    values, shares = {"a": 0.4, "b": 1.0, "z": 0.2}, {"a": 0.3, "b": 0.4, "z": 0.3}
+    every, joint = frozenset(values), {frozenset(values): 1.0, frozenset("az"): 0.0}
+    ones, unused = dict.fromkeys(values, 1.0), {"a": 0.3, "b": 0.0, "z": 0.0}
+    costs = {"a": 0.0, "b": 0.5, "z": 0.0}
+    found = verdict(slopes(ones), slopes(values, costs=costs, unused=unused, shares=shares, joint=joint))
+    assert (found.kind, found.modalities, found.droppable) == ("idle", ("z",), (frozenset("z"),))
+    needed = slopes(values | {"z": 1.0}, costs=dict.fromkeys(every, 0.5), unused=unused, shares=shares, joint=joint)
+    assert (verdict(slopes(ones), needed).kind, verdict(slopes(ones), needed).modalities) == ("starves", ("b",))
+    both = slopes(values | {"b": 0.5}, costs=dict.fromkeys(every, 0.5), unused=unused, shares=shares, joint=joint)
+    assert verdict(slopes(ones), both).modalities == ("b", "z")
 
 
 def test_who_starves_another_and_overfits_is_held_back_for_that():
@@ -259,7 +274,7 @@ def test_a_loss_above_that_of_a_constant_is_said_to_be_above():
 
 def test_one_measurement_is_not_both():
     same = slopes()
-    with pytest.raises(ValueError, match="Held-out data should be some that the model is not trained on"):
+    with pytest.raises(ValueError, match="`held_out` should be measured on data that the model is not trained on"):
         verdict(same, same)
 
 

@@ -149,3 +149,13 @@ def test_held_out_batches_are_the_users_again_when_an_epoch_has_begun_or_failed(
     with pytest.raises(TypeError, match="collection|one loader"):
         adapter.start_epoch(Measured([]))
     assert balancer.regularizer._rule.held_out is held_out
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_training_batches_are_not_held_out(given):
+    balancer = ruled(Judged())
+    held_out = balancer.regularizer._rule.held_out
+    adapter = Adapter(balancer, held_out if given else None)
+    with pytest.raises(ValueError, match="Held-out data should be some that the model is not trained on"):
+        adapter.start_epoch(Measured(training() if given else held_out))
+    assert (balancer.epoch, balancer.regularizer._rule.held_out) == (0, held_out)
