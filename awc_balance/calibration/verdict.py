@@ -35,10 +35,9 @@ def verdict(training: Slopes, held_out: Slopes, alone: Mapping[str, Estimate] | 
     smaller; else b was not trained to the end. A small part that should credibly be larger leaves it open, as do
     features that predict what is left where b, learned alone, adds next to nothing.
     *Balanced* if all three are answered with no for every modality. The first that holds of starves, overfits and idle
-    is the verdict. But where others seem to be starved, who is idle comes before, and then who overfits among those
-    that are not starved, if it is the one that starves: noise may be why others are not made use of. And what is idle
-    and tells nothing, as far as can be seen, is better left out than held back. A single modality has nothing to be
-    balanced with.
+    is the verdict. But where one is starved, idle comes first, and then overfitting of the one that starves it: noise
+    may be why others are not made use of. And what is idle and tells nothing, as far as can be seen, is better left out
+    than held back. A single modality has nothing to be balanced with.
 
     Of a model that has not learned nothing can be told: one that does not credibly explain 5 % of the data that it was
     trained on.
@@ -148,10 +147,12 @@ def _kind(judgements: tuple[Judgement, ...], ahead: tuple[str, ...]) -> tuple[Ki
         and not (ahead and one.starved == "yes")
         and (one.modality not in idle or _tells_something(one))
     )
-    if ahead and (idle or not {*ahead} & {*overfits}):
-        return ("idle", idle) if idle else ("starves", ahead)
-    if overfits or idle:
-        return ("overfits", overfits) if overfits else ("idle", idle)
+    order: list[tuple[Kind, tuple[str, ...]]] = [("overfits", overfits), ("idle", idle)]
+    if ahead:
+        order = [("idle", idle), ("overfits", overfits if {*ahead} & {*overfits} else ()), ("starves", ahead)]
+    for kind, modalities in order:
+        if modalities:
+            return kind, modalities
     unclear = tuple(one.modality for one in judgements if {one.overfits, one.idle, one.starved} != {"no"})
     return ("cannot tell", unclear) if unclear else ("balanced", ())
 
