@@ -104,11 +104,11 @@ def _verdict(measures: _Measures, options: argparse.Namespace) -> Verdict | None
 def _alone(measures: _Measures, options: argparse.Namespace) -> dict[str, Estimate]:
     """What every modality tells when it is learned alone."""
 
-    def loader(batches: Iterable[Any]) -> Iterable[Any]:
+    def many_times(batches: Iterable[Any]) -> Iterable[Any]:
         refuse_iterator("loader", batches)
         return batches
 
-    training = _evaluate(loader, "--data", options.data)
+    training = _evaluate(many_times, "--data", options.data)
 
     def learned(batches: Iterable[Any]) -> dict[str, Estimate]:
         return train_alone(

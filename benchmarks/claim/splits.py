@@ -110,7 +110,8 @@ def _row(name: str, of_set: dict[bool, dict[int, dict[str, Any]]]) -> dict[str, 
         "percent": percent,
         "verdict": verdict(percent, LIMITS["plain"]),
         "seconds": {
-            name: median(of_set[how][s]["seconds"] for s in seeds) for name, how in (("plain", False), ("rule", True))
+            way: median(of_set[how][seed]["seconds"] for seed in seeds)
+            for way, how in (("plain", False), ("rule", True))
         },
         "times_as_long": median(times),
     }
